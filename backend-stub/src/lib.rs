@@ -1,0 +1,1 @@
+//! The reference backend, and the library that a backend team builds on.

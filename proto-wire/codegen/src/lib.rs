@@ -1,0 +1,1 @@
+//! Server traits, clients and method tables from .proto files.
