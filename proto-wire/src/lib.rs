@@ -1,1 +1,14 @@
-//! The bytes of Moorgate and the machines that read and write them. No socket, no clock, no unsafe.
+//! The bytes of Moorgate and the machines that read and write them.
+//!
+//! Nothing here opens a socket or reads a clock: bytes, events and `now_ms` come in, bytes and actions go
+//! out. Gateway, backend, bench and phones all use this crate, and know each other through it alone.
+
+#![forbid(unsafe_code)]
+
+pub mod close;
+pub mod frame;
+pub mod limits;
+pub mod names;
+pub mod rpc;
+pub mod status;
+pub mod varint;

@@ -1,0 +1,81 @@
+//! Why a connection ends. Below 100 the phone comes back (after a wait, with jitter, perhaps elsewhere);
+//! from 100 on the reason is terminal for this connection: the same HELLO would end the same way.
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $value:literal, $text:literal;)*) => {
+        /// The code of a CLOSE frame and the label of its counter.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u16)]
+        pub enum Reason { $($(#[$doc])* $name = $value,)* }
+
+        impl Reason {
+            pub const ALL: &'static [Reason] = &[$(Reason::$name,)*];
+
+            pub const fn from_u16(value: u16) -> Option<Self> {
+                match value { $($value => Some(Reason::$name),)* _ => None }
+            }
+
+            /// Its name in metrics and logs.
+            pub const fn name(self) -> &'static str {
+                match self { $(Reason::$name => $text,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The server is going away: drain, restart, upgrade.
+    GoingAway = 1, "going_away";
+    /// The server sheds load.
+    Overloaded = 2, "overloaded";
+    /// No heartbeat came within its time.
+    Idle = 3, "idle";
+    /// The peer did not read what was sent to it.
+    SlowReader = 4, "slow_reader";
+    /// HELLO did not come within its time.
+    HelloTimeout = 5, "hello_timeout";
+    /// A session without a token has had its time.
+    AnonymousTimeout = 6, "anonymous_timeout";
+    /// The server failed.
+    Internal = 7, "internal";
+    /// The peer closed; never sent, only counted.
+    PeerClosed = 8, "peer_closed";
+    /// The connection broke; never sent, only counted.
+    Reset = 9, "reset";
+
+    /// The bytes are no frames of this protocol.
+    BadFrame = 100, "bad_frame";
+    /// A frame came that has no place here: before HELLO, a second HELLO, a server's frame.
+    OutOfPlace = 101, "out_of_place";
+    FrameTooLarge = 102, "frame_too_large";
+    /// The token is forged, of another issuer, or no token.
+    BadToken = 103, "bad_token";
+    ExpiredToken = 104, "expired_token";
+    /// A newer connection of the same device took over.
+    Replaced = 105, "replaced";
+    /// The major version is not spoken here.
+    Version = 106, "version";
+    /// More than is allowed, again and again.
+    Abuse = 107, "abuse";
+}
+
+impl Reason {
+    /// Whether the same HELLO would end the same way.
+    pub const fn is_terminal(self) -> bool {
+        self as u16 >= 100
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+
+    #[test]
+    fn codes_and_reasons_agree() {
+        for &reason in Reason::ALL {
+            assert_eq!(Reason::from_u16(reason as u16), Some(reason));
+        }
+        assert_eq!(Reason::from_u16(0), None);
+        assert!(Reason::BadToken.is_terminal() && !Reason::Idle.is_terminal());
+    }
+}

@@ -1,0 +1,5 @@
+//! The RPC: its header, and the machines of both sides. Owners move the bytes; all policy is here.
+
+pub mod header;
+
+pub use header::{Header, HeaderError, Identity, Kind};
