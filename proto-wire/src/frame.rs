@@ -326,7 +326,11 @@ fn malformed(kind: u8, what: &'static str) -> FrameError {
 }
 
 fn check_flags(kind: u8, flags: u8, known: u8) -> Result<(), FrameError> {
-    if flags & !known == 0 { Ok(()) } else { Err(malformed(kind, "a flag is set that this version does not know")) }
+    if flags & !known == 0 {
+        Ok(())
+    } else {
+        Err(malformed(kind, "a flag is set that this version does not know"))
+    }
 }
 
 fn take<const N: usize>(kind: u8, rest: &mut &[u8]) -> Result<[u8; N], FrameError> {
@@ -443,7 +447,10 @@ mod tests {
         assert_eq!(read(b"GET / HTTP/1.1"), Err(FrameError::UnknownType(b'G')));
         assert_eq!(read(&[kind::CALL, 0x80, 0x00]), Err(FrameError::Length(VarintError::Overlong)));
         assert_eq!(read(&[kind::CALL, 0xff, 0xff, 0xff]), Err(FrameError::Length(VarintError::TooLarge)));
-        assert_eq!(read(&[kind::CALL, 0xe9, 0x07]), Err(FrameError::TooLarge { kind: 4, bytes: 1001, limit: 1000 }));
+        assert_eq!(
+            read(&[kind::CALL, 0xe9, 0x07]),
+            Err(FrameError::TooLarge { kind: 4, bytes: 1001, limit: 1000 })
+        );
         assert_eq!(read(&[kind::EVENT, 0x01, 0xaa]), Ok(Some(Frame { kind: kind::EVENT, body: &[0xaa] })));
         assert!(matches!(read(&[0xbf, 0x81, 0x20]), Err(FrameError::TooLarge { .. })));
     }

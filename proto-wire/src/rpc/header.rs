@@ -196,6 +196,11 @@ impl Header {
     }
 }
 
+/// Sets what is left of the caller's time in a frame that was put before and waited.
+pub fn set_deadline(frame: &mut [u8], left_ms: u32) {
+    frame[12..16].copy_from_slice(&left_ms.to_le_bytes());
+}
+
 fn check_start(input: &[u8]) -> Result<(), HeaderError> {
     match input {
         [a, b, ..] if [*a, *b] != MAGIC => Err(HeaderError::Magic([*a, *b])),
@@ -258,7 +263,8 @@ fn read_extensions(mut rest: &[u8], header: &mut Header) -> Result<(), HeaderErr
         match u16::from_le_bytes([*k0, *k1]) {
             ext::IDENTITY => header.identity = Some(read_identity(value)?),
             ext::CURSOR => {
-                header.cursor = Some(Cursor::from_bytes(value.try_into().map_err(|_| HeaderError::Extension)?));
+                header.cursor =
+                    Some(Cursor::from_bytes(value.try_into().map_err(|_| HeaderError::Extension)?));
             }
             ext::RETRY_AFTER => {
                 header.retry_after_ms =

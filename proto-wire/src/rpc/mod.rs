@@ -1,5 +1,7 @@
 //! The RPC: its header, and the machines of both sides. Owners move the bytes; all policy is here.
 
+pub mod callee;
+pub mod caller;
 pub mod header;
 
 pub use header::{Header, HeaderError, Identity, Kind};
