@@ -9,6 +9,8 @@ pub mod close;
 pub mod frame;
 pub mod limits;
 pub mod names;
+pub mod pb;
 pub mod rpc;
+pub mod services;
 pub mod status;
 pub mod varint;

@@ -3,5 +3,6 @@
 pub mod callee;
 pub mod caller;
 pub mod header;
+pub mod method;
 
 pub use header::{Header, HeaderError, Identity, Kind};

@@ -1,0 +1,106 @@
+//! What the generated code stands on: methods, the way to a callee, and the bodies of calls.
+
+use bytes::Bytes;
+
+use crate::names::Cursor;
+use crate::rpc::header::Identity;
+use crate::status::{Code, Status};
+
+/// Who may call a method.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Other services only.
+    Internal,
+    /// Phones with a token too.
+    Phone,
+    /// Phones without a token as well.
+    Anonymous,
+}
+
+/// A method as its `.proto` describes it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Method {
+    /// The number on the wire; its high byte names the tier.
+    pub id: u16,
+    pub service: &'static str,
+    pub name: &'static str,
+    /// How long a call may take when the caller does not say.
+    pub deadline_ms: u32,
+    /// Business priority, 0 highest.
+    pub priority: u8,
+    /// May run twice without harm.
+    pub idempotent: bool,
+    pub access: Access,
+    /// No reply is sent.
+    pub one_way: bool,
+}
+
+/// What a caller may say of one call, beyond its method and its body.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallOptions {
+    /// 0: the method's own.
+    pub deadline_ms: u32,
+    /// The phone on whose behalf it is made.
+    pub identity: Option<Identity>,
+    /// What that phone has applied.
+    pub applied: Option<Cursor>,
+    /// The IDC of the user whom the call is about.
+    pub home: u8,
+    pub section: u16,
+    /// 0 for the first time, then counted up.
+    pub attempt: u8,
+    pub user_priority: u8,
+    /// The W3C traceparent's bytes.
+    pub trace: Option<Bytes>,
+}
+
+/// The good end of a call.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    pub body: Bytes,
+    /// What a sync gave.
+    pub cursor: Option<Cursor>,
+}
+
+/// A way to one callee. Generated clients call through it.
+#[allow(async_fn_in_trait)] // The runtimes here are one thread each: their tasks need not be Send.
+pub trait Channel {
+    async fn call(&self, method: &'static Method, options: CallOptions, body: Bytes) -> Result<Answer, Status>;
+}
+
+impl<T: Channel> Channel for &T {
+    async fn call(&self, method: &'static Method, options: CallOptions, body: Bytes) -> Result<Answer, Status> {
+        (**self).call(method, options, body).await
+    }
+}
+
+impl<T: Channel> Channel for std::rc::Rc<T> {
+    async fn call(&self, method: &'static Method, options: CallOptions, body: Bytes) -> Result<Answer, Status> {
+        (**self).call(method, options, body).await
+    }
+}
+
+/// The body of a request or a reply.
+pub fn encode(message: &impl prost::Message) -> Bytes {
+    message.encode_to_vec().into()
+}
+
+/// The request of a call, or the status that tells the caller what is wrong with its body.
+pub fn decode_request<M: prost::Message + Default>(method: &Method, body: Bytes) -> Result<M, Status> {
+    M::decode(body).map_err(|error| {
+        Status::invalid(format!("the body of {}.{} is malformed: {error}", method.service, method.name))
+    })
+}
+
+/// The reply of a call. One that does not decode is the callee's fault.
+pub fn decode_reply<M: prost::Message + Default>(method: &Method, body: Bytes) -> Result<M, Status> {
+    M::decode(body).map_err(|error| {
+        let text = format!("the reply of {}.{} is malformed: {error}", method.service, method.name);
+        Status::new(Code::Internal, text)
+    })
+}
+
+/// The status for a number that no method of a service has.
+pub fn unknown(service: &str, id: u16) -> Status {
+    Status::new(Code::UnknownMethod, format!("{service} has no method {id:#06x}"))
+}
