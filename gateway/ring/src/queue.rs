@@ -123,6 +123,11 @@ impl Ring {
         std::iter::from_fn(move || self.next_completion()).take(limit)
     }
 
+    /// Completions that can be reaped without entering the kernel.
+    pub fn ready(&mut self) -> usize {
+        self.io.completion().len()
+    }
+
     /// Requests queued and not yet submitted.
     pub fn queued(&mut self) -> usize {
         self.io.submission().len()

@@ -73,3 +73,39 @@ pub fn pair(ring: &mut Ring) -> (TcpStream, Slot) {
     assert!(!accepted.more);
     (client, Slot(accepted.result.unwrap()))
 }
+
+/// Two of these are a connection's ends: an ordinary client and a slot, with a multishot poll armed.
+pub fn polled_pair(ring: &mut Ring, generation: u32) -> (TcpStream, Slot, Token) {
+    let (client, slot) = pair(ring);
+    let token = Token::new(POLL, generation, slot.0);
+    ring.poll_multi(slot, PollEvents::IN | PollEvents::RDHUP, token).unwrap();
+    assert_quiet(ring);
+    (client, slot, token)
+}
+
+/// The completions that come until the one of `op`, that one last.
+pub fn until(ring: &mut Ring, op: u8) -> Vec<Completion> {
+    let mut all = Vec::new();
+    loop {
+        let completion = next(ring);
+        let last = completion.token.op() == op;
+        all.push(completion);
+        if last {
+            return all;
+        }
+    }
+}
+
+/// That the client's stream has ended.
+pub fn assert_fin(client: &mut TcpStream) {
+    use std::io::Read;
+    assert_eq!(client.read(&mut [0; 16]).unwrap(), 0, "the stream goes on");
+}
+
+/// That the client's stream has neither ended nor anything to read.
+pub fn assert_no_fin(client: &TcpStream) {
+    client.set_nonblocking(true).unwrap();
+    let peeked = client.peek(&mut [0; 16]);
+    client.set_nonblocking(false).unwrap();
+    assert_eq!(peeked.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
