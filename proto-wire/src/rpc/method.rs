@@ -65,17 +65,32 @@ pub struct Answer {
 /// A way to one callee. Generated clients call through it.
 #[allow(async_fn_in_trait)] // The runtimes here are one thread each: their tasks need not be Send.
 pub trait Channel {
-    async fn call(&self, method: &'static Method, options: CallOptions, body: Bytes) -> Result<Answer, Status>;
+    async fn call(
+        &self,
+        method: &'static Method,
+        options: CallOptions,
+        body: Bytes,
+    ) -> Result<Answer, Status>;
 }
 
 impl<T: Channel> Channel for &T {
-    async fn call(&self, method: &'static Method, options: CallOptions, body: Bytes) -> Result<Answer, Status> {
+    async fn call(
+        &self,
+        method: &'static Method,
+        options: CallOptions,
+        body: Bytes,
+    ) -> Result<Answer, Status> {
         (**self).call(method, options, body).await
     }
 }
 
 impl<T: Channel> Channel for std::rc::Rc<T> {
-    async fn call(&self, method: &'static Method, options: CallOptions, body: Bytes) -> Result<Answer, Status> {
+    async fn call(
+        &self,
+        method: &'static Method,
+        options: CallOptions,
+        body: Bytes,
+    ) -> Result<Answer, Status> {
         (**self).call(method, options, body).await
     }
 }
