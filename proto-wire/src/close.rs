@@ -62,7 +62,12 @@ reasons! {
 impl Reason {
     /// Whether the same HELLO would end the same way.
     pub const fn is_terminal(self) -> bool {
-        self as u16 >= 100
+        Self::code_is_terminal(self as u16)
+    }
+
+    /// The same for a code that a later version may have named.
+    pub const fn code_is_terminal(code: u16) -> bool {
+        code >= 100
     }
 }
 

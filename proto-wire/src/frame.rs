@@ -149,6 +149,8 @@ pub struct Call<'a> {
 
 impl<'a> Call<'a> {
     const FIXED: usize = 12;
+    /// What stands before the body at most.
+    pub const MAX_HEAD_BYTES: usize = Self::FIXED + Cursor::BYTES;
     const HAS_APPLIED: u8 = 1;
 
     pub fn put(&self, out: &mut Vec<u8>) {

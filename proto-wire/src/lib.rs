@@ -10,6 +10,7 @@ pub mod frame;
 pub mod limits;
 pub mod names;
 pub mod pb;
+pub mod phone;
 pub mod rpc;
 pub mod services;
 pub mod status;

@@ -47,3 +47,22 @@ pub const UPLOAD_MEMORY_MS: u64 = 7 * 24 * 3600 * 1000;
 
 /// How far an upload's creation time may lie ahead of the server's clock.
 pub const UPLOAD_SKEW_MS: u64 = 10 * 60 * 1000;
+
+/// Calls of one phone that wait for a connection or for one of the places in flight; the next one ends with
+/// `TooMany`. A phone without a network must not fill its memory with what its user taps.
+pub const MAX_PHONE_CALLS_WAITING: usize = 64;
+
+/// The longest ticket that a phone keeps.
+pub const MAX_TICKET_BYTES: usize = 1024;
+
+/// The longest place of a snapshot that a phone keeps.
+pub const MAX_SNAPSHOT_PLACE_BYTES: usize = 1024;
+
+/// The longest address that a phone is sent to: a DNS name and a port.
+pub const MAX_ADDRESS_BYTES: usize = 260;
+
+/// No server may ask a phone to beat more often, lest a zero in WELCOME makes every phone a storm.
+pub const MIN_HEARTBEAT_MS: u32 = 1000;
+
+/// After GOAWAY a phone waits at most this long for the answers it still expects.
+pub const GOAWAY_DRAIN_MS: u64 = 5_000;
