@@ -54,20 +54,20 @@ pub(super) struct Calls {
     list: Vec<Call>,
     last_id: u32,
     /// The largest body of a frame that the server takes.
-    max_body_bytes: usize,
+    max_body_bytes: u32,
 }
 
 impl Calls {
     pub fn new() -> Self {
-        Self { list: Vec::new(), last_id: 0, max_body_bytes: limits::MAX_FRAME_BODY_BYTES }
+        Self { list: Vec::new(), last_id: 0, max_body_bytes: limits::MAX_FRAME_BODY_BYTES as u32 }
     }
 
     /// WELCOME says how large a frame may be; 0: it does not say.
     pub fn limit_body(&mut self, max_body_bytes: u32, events: &mut Events) {
-        let most = limits::MAX_FRAME_BODY_BYTES;
-        self.max_body_bytes = if max_body_bytes == 0 { most } else { most.min(max_body_bytes as usize) };
+        let most = limits::MAX_FRAME_BODY_BYTES as u32;
+        self.max_body_bytes = if max_body_bytes == 0 { most } else { most.min(max_body_bytes) };
         self.list.retain(|call| {
-            let fits = call.body.len() + frame::Call::MAX_HEAD_BYTES <= self.max_body_bytes;
+            let fits = call.body.len() + frame::Call::MAX_HEAD_BYTES <= self.max_body_bytes as usize;
             if !fits {
                 events.push(call.too_large());
             }
@@ -108,7 +108,7 @@ impl Calls {
             body,
         };
         let waiting = self.list.len() - self.in_flight();
-        if call.body.len() + frame::Call::MAX_HEAD_BYTES > self.max_body_bytes {
+        if call.body.len() + frame::Call::MAX_HEAD_BYTES > self.max_body_bytes as usize {
             events.push(call.too_large());
         } else if waiting >= limits::MAX_PHONE_CALLS_WAITING {
             events.push(call.fail(Code::TooMany, "too many calls wait on this phone"));

@@ -26,7 +26,7 @@ impl From<FrameError> for Stop {
 impl Phone {
     /// Reads `bytes` behind what is held, and holds what is no whole frame yet.
     pub(super) fn read(&mut self, bytes: &[u8]) {
-        let mut held = std::mem::take(&mut self.held);
+        let mut held = std::mem::take(&mut self.held).into_vec();
         let mut input = if held.is_empty() {
             bytes
         } else {
@@ -35,8 +35,7 @@ impl Phone {
         };
         match self.read_frames(&mut input) {
             Ok(()) => {
-                // The rest of what was held is moved to a vector of its size.
-                self.held = input.to_vec();
+                self.held = Box::from(input);
                 self.note_traffic();
             }
             Err(Stop::Over) => {}

@@ -173,8 +173,9 @@ impl Up {
         usize::from(self.max_in_flight)
     }
 
-    pub fn reconnect_after_ms(&self) -> u64 {
-        u64::from(self.reconnect_after_ms)
+    /// 0 says nothing: a phone that came back at once would be sent away at once, for ever.
+    pub fn reconnect_after_ms(&self) -> Option<u64> {
+        (self.reconnect_after_ms > 0).then_some(u64::from(self.reconnect_after_ms))
     }
 
     /// GOAWAY: no new calls from here on.

@@ -54,7 +54,7 @@ pub struct Phone {
     sync: Sync,
     random: Random,
     /// The front of a frame whose rest has not come.
-    held: Vec<u8>,
+    held: Box<[u8]>,
     events: Events,
     stats: PhoneStats,
 }
@@ -76,7 +76,7 @@ impl Phone {
             calls: Calls::new(),
             sync: Sync::new(device.cursor),
             random: Random::new(seed),
-            held: Vec::new(),
+            held: Box::default(),
             events: Events::default(),
             stats: PhoneStats::default(),
         }
@@ -332,7 +332,7 @@ impl Phone {
     }
 
     fn end_drained(&mut self) {
-        let after_ms = self.link.up().map(|up| up.reconnect_after_ms());
+        let after_ms = self.link.up().and_then(|up| up.reconnect_after_ms());
         self.end(CloseReason::GoAway, String::new(), After::Return(after_ms));
     }
 
@@ -350,7 +350,7 @@ impl Phone {
             _ => LastEnd::ByPhone,
         };
         self.link.note_end(how, self.now_ms);
-        self.held = Vec::new();
+        self.held = Box::default();
         self.sync.handle_disconnected();
         self.calls.handle_disconnected(&mut self.stats, &mut self.events);
         let welcomed = self.is_up();
