@@ -68,13 +68,13 @@ impl From<Bytes> for SendBuf {
     }
 }
 
-/// Vectors of two sizes that come and go, so that a send allocates only when the pool is empty.
+/// Vectors of three sizes that come and go, so that a send allocates only when the pool is empty.
 ///
 /// It keeps at most a fixed number of each size; what is given back beyond that is freed, so that memory
 /// goes back after a burst.
 #[derive(Debug)]
 pub struct SendPool {
-    classes: [Class; 2],
+    classes: [Class; 3],
     keep: usize,
 }
 
@@ -85,15 +85,20 @@ struct Class {
 }
 
 impl SendPool {
-    /// The smaller size: a turn's frames for one client.
-    pub const SMALL_BYTES: usize = 4 << 10;
-    /// The larger size: a turn's calls for one backend.
+    /// A notify or a beat: a turn may send one to each of thousands of clients.
+    pub const SMALL_BYTES: usize = 512;
+    /// A turn's frames for one client.
+    pub const MEDIUM_BYTES: usize = 4 << 10;
+    /// A turn's calls for one backend.
     pub const LARGE_BYTES: usize = 64 << 10;
 
     /// A pool that keeps at most `keep` vectors of each size.
     pub fn new(keep: usize) -> Self {
         let class = |bytes| Class { bytes, free: Vec::new() };
-        Self { classes: [class(Self::SMALL_BYTES), class(Self::LARGE_BYTES)], keep }
+        Self {
+            classes: [class(Self::SMALL_BYTES), class(Self::MEDIUM_BYTES), class(Self::LARGE_BYTES)],
+            keep,
+        }
     }
 
     /// An empty vector with room for `len` bytes.
@@ -104,7 +109,7 @@ impl SendPool {
         }
     }
 
-    /// Takes a vector back, to lend again if it is of one of the two sizes.
+    /// Takes a vector back, to lend again if it is of one of the three sizes.
     pub fn put(&mut self, mut vec: Vec<u8>) {
         let keep = self.keep;
         if let Some(class) = self.classes.iter_mut().find(|class| class.bytes == vec.capacity())
@@ -136,7 +141,7 @@ mod tests {
     #[test]
     fn the_pool_lends_again_what_came_back_and_keeps_no_more_than_told() {
         let mut pool = SendPool::new(1);
-        let (mut a, b) = (pool.take(10), pool.take(4096));
+        let (mut a, b) = (pool.take(10), pool.take(512));
         a.extend_from_slice(b"hello");
         let address = a.as_ptr();
         pool.put_sent(a.into());
