@@ -265,7 +265,8 @@ impl Ring {
     /// (Linux 6.18, tests `a_close_after_a_cancel_sends_fin` and `a_bare_close_under_an_armed_poll_sends_no_fin`).
     ///
     /// When the close's completion is reaped the slot is the kernel's again: an accept, or an
-    /// [`Ring::install`], may fill it at once. Completions of what was cancelled come before or *after* that,
+    /// [`Ring::install`], may fill it at once; the close is told first (Linux 6.18, test
+    /// `a_close_is_told_before_an_accept_that_fills_its_slot`). Completions of what was cancelled come before or *after* that,
     /// with [`Errno::CANCELED`](crate::Errno::CANCELED) or a last result: they carry the old generation.
     ///
     /// # Panics

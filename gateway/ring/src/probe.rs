@@ -30,7 +30,7 @@ pub enum ProbeError {
     #[error(
         "the kernel forbids io_uring to this process, most likely a seccomp filter of the container; run it \
          with a profile that allows io_uring_setup, io_uring_enter and io_uring_register (docker run \
-         --security-opt seccomp=unconfined, or SystemCallFilter=@system-service @io-uring of the unit)"
+         --security-opt seccomp=unconfined, or SystemCallFilter=@system-service @aio of the unit)"
     )]
     Forbidden { source: io::Error },
     #[error(

@@ -92,7 +92,7 @@ impl SendPool {
     /// A turn's calls for one backend.
     pub const LARGE_BYTES: usize = 64 << 10;
 
-    /// A pool that keeps at most `keep` vectors of each size.
+    /// A pool that keeps at most `keep` vectors of each size: as many as a turn has in flight, or sends allocate.
     pub fn new(keep: usize) -> Self {
         let class = |bytes| Class { bytes, free: Vec::new() };
         Self {
