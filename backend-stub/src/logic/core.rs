@@ -1,0 +1,355 @@
+//! The core: state, and the plumbing between verbs, commits, reads and actions.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use proto_wire::status::{Code, Status};
+
+use super::api::{Action, Answer, At, CoreConfig, Counters, KvKey};
+use super::groups::Groups;
+use super::hot::Hot;
+use super::limits;
+use super::news::Lanes;
+use super::outbox::{Duty, Fanout, Outbox};
+use super::presence::Presence;
+use super::recovery::{Recovery, RecoveryRead};
+use super::sync::Pull;
+use super::uploads::{CheckedUpload, Uploads};
+use super::users::{Place, Users};
+use crate::storage::{Batch, Completion, Query, Read, ReadError, Rows, partition_of};
+
+/// The domain of one process: logs, uploads, outbox, groups, presence. Single-threaded, without I/O and
+/// without a clock; `poll_action` says what to do.
+pub struct Core {
+    pub(super) config: CoreConfig,
+    pub(super) users: Users,
+    pub(super) groups: Groups,
+    pub(super) uploads: Uploads,
+    pub(super) outbox: Outbox,
+    pub(super) presence: Presence,
+    pub(super) lanes: Lanes,
+    pub(super) recovery: Recovery,
+    pub(super) hot: Hot,
+    pub(super) counters: Counters,
+    pub(super) actions: VecDeque<Action>,
+    /// One for each partition of the store.
+    partitions: Vec<Partition>,
+    /// Reads that the store has, by token.
+    reads: AHashMap<u64, (u16, Purpose)>,
+    next_token: u64,
+    /// Users whose tail is to be read.
+    pub(super) to_load: Vec<Place>,
+    /// What waits for a user's tail, by user.
+    pub(super) waiting: AHashMap<Place, VecDeque<super::append::Waiting>>,
+    /// Names being created in the key-value area.
+    pub(super) kv_creating: ahash::AHashSet<KvKey>,
+    /// A value being encoded.
+    pub(super) scratch: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Partition {
+    /// Gathers until the next `poll_action` finds room.
+    open: Batch,
+    open_effects: Vec<Effect>,
+    in_flight: VecDeque<(u64, Vec<Effect>)>,
+    /// Reads that wait for room in the store's queue.
+    reads: VecDeque<(Vec<Query>, Purpose)>,
+    reads_in_flight: usize,
+}
+
+/// What a commit brings about, in the order of the batch.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// The row is readable.
+    Row {
+        user: Place,
+        number: u64,
+    },
+    /// The upload is applied: answer who waits.
+    Upload {
+        user: u64,
+        id: [u8; 16],
+    },
+    /// The duty is on disk: deliver it.
+    Begin(Duty),
+    /// The duty has landed.
+    Delivered(Duty),
+    /// A group gave a message its number.
+    BeginFanout(Fanout),
+    /// The rows of the members in this partition are on disk.
+    FannedOut(Fanout),
+    Kv {
+        token: u64,
+    },
+    KvCreated {
+        token: u64,
+        key: KvKey,
+    },
+}
+
+/// Why a read was asked for.
+pub(super) enum Purpose {
+    Users(Vec<Place>),
+    Group(u64),
+    Upload(Box<CheckedUpload>),
+    Pull(Box<Pull>),
+    KvGet { token: u64 },
+    KvCreate { token: u64, key: KvKey, value: Bytes },
+    Recovery(RecoveryRead),
+}
+
+impl Core {
+    pub fn new(config: CoreConfig) -> Self {
+        let mut core = Self {
+            users: Users::default(),
+            groups: Groups::new(config.seed),
+            uploads: Uploads::default(),
+            outbox: Outbox::default(),
+            presence: Presence::default(),
+            lanes: Lanes::default(),
+            recovery: Recovery::default(),
+            hot: Hot::new(config.hot_bytes),
+            counters: Counters::default(),
+            actions: VecDeque::new(),
+            partitions: (0..config.partitions).map(|_| Partition::default()).collect(),
+            reads: AHashMap::new(),
+            next_token: 1,
+            to_load: Vec::new(),
+            waiting: AHashMap::new(),
+            kv_creating: Default::default(),
+            scratch: Vec::new(),
+            config,
+        };
+        core.start_recovery();
+        core
+    }
+
+    /// Whether every duty that was found at start is back in the outbox. Before, sends are refused: they
+    /// could overtake an older message of their sender.
+    pub fn is_ready(&self) -> bool {
+        self.recovery.is_done()
+    }
+
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What to do next; `None`: nothing more in this turn.
+    pub fn poll_action(&mut self, at: At) -> Option<Action> {
+        if self.actions.is_empty() {
+            self.flush_loads();
+            self.flush_batches();
+            self.flush_reads();
+            self.flush_news(at);
+        }
+        self.actions.pop_front()
+    }
+
+    /// Something that the store has ended.
+    pub fn handle_completion(&mut self, at: At, completion: Completion) {
+        match completion {
+            Completion::Committed { token } => self.handle_committed(at, token),
+            Completion::Failed { token, reason } => self.handle_failed(at, token, &reason),
+            Completion::Read { token, answer } => self.handle_read(at, token, answer),
+        }
+    }
+
+    fn handle_committed(&mut self, at: At, token: u64) {
+        let Some(index) = self.partition_in_flight(token) else { return };
+        let Some((_, mut effects)) = self.partitions[index].in_flight.pop_front() else { return };
+        for effect in effects.drain(..) {
+            self.take_effect(at, index as u16, effect);
+        }
+        // The buffer goes back to where the next effects gather, if that one has none yet.
+        let open = &mut self.partitions[index].open_effects;
+        if open.capacity() == 0 {
+            *open = effects;
+        }
+    }
+
+    /// The partition whose oldest batch in flight this is. A batch that was given up when one before it
+    /// failed is none.
+    fn partition_in_flight(&self, token: u64) -> Option<usize> {
+        self.partitions
+            .iter()
+            .position(|partition| partition.in_flight.front().is_some_and(|(oldest, _)| *oldest == token))
+    }
+
+    fn take_effect(&mut self, at: At, partition: u16, effect: Effect) {
+        match effect {
+            Effect::Row { user, number } => self.row_committed(user, number),
+            Effect::Upload { user, id } => self.upload_committed(user, id),
+            Effect::Begin(duty) => self.deliver(at, duty),
+            Effect::Delivered(duty) => self.duty_landed(partition, &duty),
+            Effect::BeginFanout(fanout) => self.begin_fanout(fanout),
+            Effect::FannedOut(fanout) => self.fanned_out(partition, fanout),
+            Effect::Kv { token } => self.answer(token, Ok(Answer::Kv(None))),
+            Effect::KvCreated { token, key } => {
+                self.kv_creating.remove(&key);
+                self.answer(token, Ok(Answer::Kv(None)));
+            }
+        }
+    }
+
+    /// A batch failed for good: so do all behind it and the one that gathers, because their rows name
+    /// its rows as the ones before them. Their numbers are void and never given again. What was a duty is
+    /// delivered again; the rest is answered as not applied.
+    fn handle_failed(&mut self, at: At, token: u64, reason: &str) {
+        let Some(index) = self.partition_in_flight(token) else { return };
+        let partition = &mut self.partitions[index];
+        let mut effects: Vec<Effect> = Vec::new();
+        self.counters.failed_batches += partition.in_flight.len() as u64;
+        for (_, batch) in partition.in_flight.drain(..) {
+            effects.extend(batch);
+        }
+        effects.append(&mut partition.open_effects);
+        partition.open = Batch::default();
+        self.actions.push_back(Action::Log(format!("the store failed a commit: {reason}")));
+        let mut again = Vec::new();
+        for effect in effects {
+            self.undo_effect(effect, &mut again);
+        }
+        for effect in again {
+            match effect {
+                Effect::Delivered(duty) => self.deliver(at, duty),
+                Effect::FannedOut(fanout) => self.fan_out_again(index as u16, fanout),
+                _ => {}
+            }
+        }
+    }
+
+    fn undo_effect(&mut self, effect: Effect, again: &mut Vec<Effect>) {
+        let not_applied = || Status::new(Code::Unavailable, "the store could not write; nothing was applied");
+        match effect {
+            Effect::Row { user, .. } => self.row_void(user),
+            Effect::Upload { user, id } => self.upload_failed(user, id, &not_applied()),
+            Effect::Begin(_) => self.counters.duties -= 1,
+            // The number that the group gave is void; the message gets another one.
+            Effect::BeginFanout(fanout) => self.undo_fanout(&fanout),
+            Effect::Delivered(_) | Effect::FannedOut(_) => again.push(effect),
+            Effect::Kv { token } => self.answer(token, Err(not_applied())),
+            Effect::KvCreated { token, key } => {
+                self.kv_creating.remove(&key);
+                self.answer(token, Err(not_applied()));
+            }
+        }
+    }
+
+    fn handle_read(&mut self, at: At, token: u64, answer: Result<Vec<Rows>, ReadError>) {
+        let Some((partition, purpose)) = self.reads.remove(&token) else { return };
+        self.partitions[usize::from(partition)].reads_in_flight -= 1;
+        if let Err(error) = &answer {
+            self.actions.push_back(Action::Log(error.to_string()));
+        }
+        match purpose {
+            Purpose::Users(places) => self.users_read(at, places, answer),
+            Purpose::Group(group) => self.group_read(at, group, answer),
+            Purpose::Upload(upload) => self.upload_read(at, *upload, answer),
+            Purpose::Pull(pull) => self.pull_read(pull, answer),
+            Purpose::KvGet { token } => self.kv_read(token, answer),
+            Purpose::KvCreate { token, key, value } => self.kv_checked(token, key, value, answer),
+            Purpose::Recovery(read) => self.recovery_read(at, read, answer),
+        }
+    }
+
+    pub(super) fn answer(&mut self, token: u64, answer: Result<Answer, Status>) {
+        self.actions.push_back(Action::Answer { token, answer });
+    }
+
+    /// Refuses a call that would write when too much waits already.
+    pub(super) fn admit(&mut self, token: u64, section: u16) -> bool {
+        let partition = &self.partitions[usize::from(self.partition(section))];
+        let refusal = if !self.recovery.is_done() {
+            Status::new(Code::Unavailable, "the backend is starting")
+        } else if partition.open.bytes() > limits::MAX_OPEN_BYTES
+            || self.counters.duties as usize > limits::MAX_DUTIES
+            || partition.reads.len() > limits::MAX_READS_WAITING
+        {
+            Status::new(Code::Overloaded, "too many writes wait for the disk")
+        } else {
+            return true;
+        };
+        self.refuse(token, refusal);
+        false
+    }
+
+    pub(super) fn refuse(&mut self, token: u64, refusal: Status) {
+        self.counters.refused += 1;
+        self.answer(token, Err(Status { retry_after_ms: limits::RETRY_AFTER_MS, ..refusal }));
+    }
+
+    pub(super) fn partition(&self, section: u16) -> u16 {
+        partition_of(section, self.config.partitions)
+    }
+
+    /// The batch that gathers for a section.
+    pub(super) fn open(&mut self, section: u16) -> &mut Batch {
+        let partition = self.partition(section);
+        &mut self.partitions[usize::from(partition)].open
+    }
+
+    /// The batch that gathers for a section, and the value that was encoded last.
+    pub(super) fn put_scratch(&mut self, section: u16, key: &[u8]) {
+        let partition = self.partition(section);
+        self.partitions[usize::from(partition)].open.put(key, &self.scratch);
+    }
+
+    pub(super) fn effect(&mut self, section: u16, effect: Effect) {
+        let partition = self.partition(section);
+        self.partitions[usize::from(partition)].open_effects.push(effect);
+    }
+
+    pub(super) fn read(&mut self, partition: u16, queries: Vec<Query>, purpose: Purpose) {
+        self.partitions[usize::from(partition)].reads.push_back((queries, purpose));
+    }
+
+    pub(super) fn token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
+    }
+
+    fn flush_batches(&mut self) {
+        for index in 0..self.partitions.len() {
+            let token = self.next_token + 1;
+            let partition = &mut self.partitions[index];
+            if partition.in_flight.len() >= limits::MAX_BATCHES_IN_FLIGHT
+                || (partition.open.is_empty() && partition.open_effects.is_empty())
+            {
+                continue;
+            }
+            self.next_token = token;
+            let mut batch = mem::take(&mut partition.open);
+            batch.token = token;
+            partition.in_flight.push_back((token, mem::take(&mut partition.open_effects)));
+            self.actions.push_back(Action::Submit { partition: index as u16, batch });
+        }
+    }
+
+    fn flush_reads(&mut self) {
+        for index in 0..self.partitions.len() {
+            while self.partitions[index].reads_in_flight < limits::MAX_READS_IN_FLIGHT {
+                let Some((queries, purpose)) = self.partitions[index].reads.pop_front() else { break };
+                self.partitions[index].reads_in_flight += 1;
+                let token = self.token();
+                self.reads.insert(token, (index as u16, purpose));
+                self.actions
+                    .push_back(Action::Read { partition: index as u16, read: Read { token, queries } });
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.reads.is_empty()
+            && self.waiting.is_empty()
+            && self.partitions.iter().all(|partition| {
+                partition.open.is_empty()
+                    && partition.open_effects.is_empty()
+                    && partition.in_flight.is_empty()
+                    && partition.reads.is_empty()
+            })
+    }
+}

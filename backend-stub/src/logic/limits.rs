@@ -1,0 +1,75 @@
+//! Every bound of the logic, and why it is what it is.
+
+/// Batches of one partition that the store has and has not answered. The writer takes all that waits
+/// into one commit, so more of them add nothing but memory.
+pub const MAX_BATCHES_IN_FLIGHT: usize = 8;
+
+/// Bytes that may gather for one partition before sends are refused: about a second of a slow disk.
+pub const MAX_OPEN_BYTES: usize = 8 * 1024 * 1024;
+
+/// Duties in memory that have not landed. A group of 500 counts once. At 150 bytes each: 30 MB.
+pub const MAX_DUTIES: usize = 200_000;
+
+/// Reads that the store has of one partition; others wait here.
+pub const MAX_READS_IN_FLIGHT: usize = 512;
+
+/// Reads that wait here before calls that need one are refused.
+pub const MAX_READS_WAITING: usize = 16_384;
+
+/// Queries of one read: enough to amortise the hand-over, few enough to keep the reader's turns short.
+pub const MAX_QUERIES: usize = 128;
+
+/// Calls that wait for one user's tail, or for one upload.
+pub const MAX_WAITING: usize = 1024;
+
+/// Devices of one user with a route. The one that was heard longest ago goes first.
+pub const MAX_DEVICES: usize = 8;
+
+/// Gateway processes that hold a lease at once, with those whose routes are not swept yet.
+pub const MAX_GATEWAYS: usize = 4096;
+
+/// A gateway's routes end this long after its last report.
+pub const GATEWAY_LEASE_MS: u64 = 30_000;
+
+/// Every user is looked at once in this time: news that a phone has not applied are told again.
+pub const SWEEP_MS: u64 = 60_000;
+
+/// The sweep goes in steps, so that none takes long.
+pub const SWEEP_STEP_MS: u64 = 500;
+
+/// A user or group that nobody touched for this long leaves memory.
+pub const IDLE_MS: u64 = 10 * 60_000;
+
+/// News of one Notify call. At 40 bytes and a page each, well below the largest RPC body.
+pub const MAX_NEWS: usize = 512;
+
+/// Notify calls in flight to one shard. Further news wait and gather: only the newest number counts.
+pub const MAX_NOTIFIES_IN_FLIGHT: u8 = 4;
+
+/// A Notify that failed is repeated after this; the gateway may be starting.
+pub const NOTIFY_RETRY_MS: u64 = 1_000;
+
+/// News that wait for their repetition; beyond this the sweep repeats them.
+pub const MAX_NOTIFY_RETRIES: usize = 100_000;
+
+/// A page looks back through rows in memory at most this far before it asks the disk.
+pub const MAX_HOT_ROWS: usize = 512;
+
+/// Rows of one page before any are collapsed. More than a page carries, so that pages stay full.
+pub const PAGE_ROWS: u32 = 512;
+
+/// A duty that could not be applied for this long goes to the dead letters.
+pub const DUTY_LIFETIME_MS: u64 = 7 * 24 * 3600 * 1000;
+
+/// Duties that the recovery reads of one section at once.
+pub const RECOVERY_ROWS: u32 = 1024;
+
+/// The longest name of a group, in bytes.
+pub const MAX_GROUP_NAME_BYTES: usize = 128;
+
+/// The longest name of an entry of the small key-value area, and the largest value.
+pub const MAX_KV_NAME_BYTES: usize = 255;
+pub const MAX_KV_VALUE_BYTES: usize = 64 * 1024;
+
+/// When a call is refused for load: try again after this.
+pub const RETRY_AFTER_MS: u32 = 200;

@@ -1,0 +1,228 @@
+//! News for connected phones, gathered by shard: one Notify call carries many, and the newest number of
+//! a user is all that counts.
+
+use std::collections::VecDeque;
+
+use ahash::AHashMap;
+use proto_wire::pb;
+use proto_wire::status::Status;
+
+use super::api::{Action, At};
+use super::core::Core;
+use super::limits;
+use super::presence::seconds;
+use super::users::Place;
+
+#[derive(Default)]
+pub(super) struct Lanes {
+    /// Users whose log has grown in this turn.
+    users: Vec<Place>,
+    /// By gateway's place and shard.
+    lanes: AHashMap<(u16, u16), Lane>,
+    /// Calls in flight by token.
+    calls: AHashMap<u64, Call>,
+    /// News that failed, to be told again: when, user, device.
+    retries: VecDeque<(u64, u64, u64)>,
+    /// The sweep that goes on is not over before.
+    pub sweep_until_ms: u64,
+}
+
+#[derive(Default)]
+struct Lane {
+    in_flight: u8,
+    /// User and device.
+    due: VecDeque<(u64, u64)>,
+}
+
+struct Call {
+    lane: (u16, u16),
+    sent: Vec<Sent>,
+}
+
+struct Sent {
+    user: u64,
+    device: u64,
+    slot: u32,
+    generation: u32,
+}
+
+impl Lanes {
+    pub fn next_retry_ms(&self) -> Option<u64> {
+        self.retries.front().map(|(at, ..)| *at)
+    }
+}
+
+impl Core {
+    pub(super) fn has_news(&mut self, place: Place) {
+        let user = self.users.at(place);
+        if !user.has_news && (user.device.is_online() || user.has_more) {
+            user.has_news = true;
+            self.lanes.users.push(place);
+        }
+    }
+
+    /// Puts a device into the list of its shard, once.
+    pub(super) fn device_due(&mut self, place: Place, device: u64) {
+        let user = self.users.peek(place).id;
+        let Some(device) = self.users.device(place, device) else { return };
+        if device.is_online() && !device.due {
+            device.due = true;
+            let lane = self.lanes.lanes.entry((device.gateway, device.shard)).or_default();
+            lane.due.push_back((user, device.device));
+        }
+    }
+
+    pub(super) fn flush_news(&mut self, at: At) {
+        for place in std::mem::take(&mut self.lanes.users) {
+            let user = self.users.at(place);
+            user.has_news = false;
+            let (id, visible) = (user.id, user.visible);
+            let lanes = &mut self.lanes.lanes;
+            self.users.each_device(place, |device| {
+                if device.is_online() && !device.due && device.applied < visible {
+                    device.due = true;
+                    lanes
+                        .entry((device.gateway, device.shard))
+                        .or_default()
+                        .due
+                        .push_back((id, device.device));
+                }
+            });
+        }
+        let ready =
+            |(_, lane): &(_, &Lane)| !lane.due.is_empty() && lane.in_flight < limits::MAX_NOTIFIES_IN_FLIGHT;
+        let ready: Vec<(u16, u16)> = self.lanes.lanes.iter().filter(ready).map(|(key, _)| *key).collect();
+        for lane in ready {
+            self.flush_lane(at, lane);
+        }
+        if self.lanes.lanes.len() > limits::MAX_GATEWAYS {
+            self.lanes.lanes.retain(|_, lane| lane.in_flight > 0 || !lane.due.is_empty());
+        }
+    }
+
+    fn flush_lane(&mut self, at: At, key: (u16, u16)) {
+        let Some(lane) = self.lanes.lanes.get_mut(&key) else { return };
+        let due: Vec<(u64, u64)> = lane.due.drain(..limits::MAX_NEWS.min(lane.due.len())).collect();
+        let gateway = self.presence.gateway(key.0);
+        let mut news = Vec::with_capacity(due.len());
+        let mut sent = Vec::with_capacity(due.len());
+        for (user, device) in due {
+            let Some(place) = self.users.find(user) else { continue };
+            let Some(of) = self.users.device(place, device).filter(|device| device.due) else { continue };
+            if (of.gateway, of.shard) != key {
+                // It has moved since; its mark belongs to the list where it is now.
+                of.due = false;
+                self.device_due(place, device);
+                continue;
+            }
+            of.due = false;
+            if gateway.is_none() {
+                continue;
+            }
+            if let Some((item, is)) = self.news_of(at, place, device) {
+                news.push(item);
+                sent.push(is);
+            }
+        }
+        let Some(gateway) = gateway.filter(|_| !news.is_empty()) else { return };
+        if let Some(lane) = self.lanes.lanes.get_mut(&key) {
+            lane.in_flight += 1;
+        }
+        self.counters.news += news.len() as u64;
+        let token = self.token();
+        self.lanes.calls.insert(token, Call { lane: key, sent });
+        let request = pb::NotifyRequest { gateway, shard: u32::from(key.1), news };
+        self.actions.push_back(Action::Notify { token, gateway, shard: key.1, request });
+    }
+
+    /// What a device is told. Changes that it was not told yet go along when they are small: a phone
+    /// whose cursor is at `prev` needs no sync; the gateway knows whether it is.
+    fn news_of(&mut self, at: At, place: Place, device: u64) -> Option<(pb::News, Sent)> {
+        let user = self.users.peek(place);
+        let (id, newest) = (user.id, user.visible);
+        let device = *self.users.device(place, device)?;
+        if device.applied >= newest {
+            return None;
+        }
+        let prev = if device.told >= newest { device.applied } else { device.told.max(device.applied) };
+        let page = self.inline_page(place, prev);
+        self.counters.news_inline += u64::from(page.is_some());
+        if let Some(known) = self.users.device(place, device.device) {
+            known.told = newest;
+            known.told_at_s = seconds(at.now_ms);
+        }
+        let news = pb::News {
+            slot: device.slot,
+            generation: device.generation,
+            class: 2,
+            log_epoch: self.config.log_epoch,
+            newest,
+            prev: if page.is_some() { prev } else { 0 },
+            page: page.unwrap_or_default(),
+        };
+        let sent = Sent { user: id, device: device.device, slot: device.slot, generation: device.generation };
+        Some((news, sent))
+    }
+
+    /// How a Notify call ended. Stale routes are looked up again; what failed is told again.
+    pub fn handle_notify_result(&mut self, at: At, token: u64, result: Result<&pb::NotifyReply, &Status>) {
+        let Some(Call { lane: key, sent }) = self.lanes.calls.remove(&token) else { return };
+        if let Some(lane) = self.lanes.lanes.get_mut(&key) {
+            lane.in_flight -= 1;
+        }
+        match result {
+            Ok(reply) => {
+                for index in &reply.stale {
+                    if let Some(sent) = sent.get(*index as usize) {
+                        self.route_is_stale(key, sent);
+                    }
+                }
+            }
+            Err(_) => {
+                self.counters.notify_failures += 1;
+                for sent in sent {
+                    self.untold(&sent);
+                    if self.lanes.retries.len() < limits::MAX_NOTIFY_RETRIES {
+                        self.lanes.retries.push_back((
+                            at.now_ms + limits::NOTIFY_RETRY_MS,
+                            sent.user,
+                            sent.device,
+                        ));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The gateway has another session there: the route goes unless it changed meanwhile, in which case
+    /// the news go to the new one.
+    fn route_is_stale(&mut self, key: (u16, u16), sent: &Sent) {
+        self.counters.stale_routes += 1;
+        let Some(place) = self.users.find(sent.user) else { return };
+        let Some(device) = self.users.device(place, sent.device) else { return };
+        let is_same = (device.gateway, device.shard, device.slot, device.generation)
+            == (key.0, key.1, sent.slot, sent.generation);
+        if is_same {
+            device.gateway = 0;
+            self.counters.online = self.counters.online.saturating_sub(1);
+        } else if device.applied < self.users.peek(place).visible {
+            self.device_due(place, sent.device);
+        }
+    }
+
+    fn untold(&mut self, sent: &Sent) {
+        let Some(place) = self.users.find(sent.user) else { return };
+        if let Some(device) = self.users.device(place, sent.device) {
+            device.told = device.applied;
+        }
+    }
+
+    pub(super) fn retry_news(&mut self, at: At) {
+        while self.lanes.retries.front().is_some_and(|(due, ..)| *due <= at.now_ms) {
+            let Some((_, user, device)) = self.lanes.retries.pop_front() else { return };
+            if let Some(place) = self.users.find(user) {
+                self.device_due(place, device);
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Duties to deliver: on disk with the change that made them, in order for each (source section,
+//! receiver), gone when the receiver's side has committed.
+
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use proto_wire::names::section_of;
+
+use super::api::{Action, At};
+use super::append::Waiting;
+use super::core::{Core, Effect};
+use super::values::{Body, GroupMeta, RowBody, StoredDuty, StoredTask, encode_number};
+use super::{keys, limits};
+
+/// The outbox of all sections of this process.
+#[derive(Default)]
+pub(super) struct Outbox {
+    /// The last sequence given. One for all sections: each of theirs rises.
+    pub sequence: u64,
+    /// Partitions in which a group's message is still to land, by home section and sequence; kept only
+    /// when a store has several.
+    pub left: AHashMap<(u16, u64), u16>,
+}
+
+/// A duty as it lies on the disk under its section and sequence, with what it delivers.
+#[derive(Debug, Clone)]
+pub(super) struct Duty {
+    pub section: u16,
+    pub sequence: u64,
+    pub created_ms: u64,
+    pub task: Task,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Task {
+    /// A message for a user's log.
+    User { receiver: u64, sender: u64, number: u64, body: Body },
+    /// A message that its group is to number.
+    Group { group: u64, sender: u64, number: u64, body: Body },
+    /// A group that is to be made.
+    Create { group: u64, meta: Arc<GroupMeta> },
+}
+
+/// A message with its group's number, on its way to the members.
+#[derive(Debug, Clone)]
+pub(super) struct Fanout {
+    pub group: u64,
+    pub sequence: u64,
+    pub number: u64,
+    pub body: Body,
+    /// The members at the time of the message, by section.
+    pub members: Arc<[u64]>,
+    /// Sections in which it had landed before a restart.
+    pub landed: Arc<[u16]>,
+}
+
+impl Task {
+    pub fn create(group: u64, owner: u64, name: &str, members: Vec<u64>) -> Self {
+        Task::Create {
+            group,
+            meta: Arc::new(GroupMeta { owner, version: 1, name: name.to_owned(), members }),
+        }
+    }
+
+    fn stored(&self) -> StoredTask {
+        match self {
+            Task::User { receiver, sender, number, .. } => {
+                StoredTask::User { receiver: *receiver, sender: *sender, number: *number }
+            }
+            Task::Group { group, sender, number, .. } => {
+                StoredTask::Group { group: *group, sender: *sender, number: *number }
+            }
+            Task::Create { group, meta } => StoredTask::Create { group: *group, meta: meta.clone() },
+        }
+    }
+}
+
+impl Core {
+    /// Writes a duty into the batch that gathers; it begins when that is committed.
+    pub(super) fn begin_duty(&mut self, at: At, section: u16, task: Task) {
+        let stored = StoredDuty { created_ms: at.unix_ms, task: task.stored() };
+        let sequence = self.put_duty(section, &stored);
+        self.effect(section, Effect::Begin(Duty { section, sequence, created_ms: at.unix_ms, task }));
+    }
+
+    pub(super) fn put_duty(&mut self, section: u16, stored: &StoredDuty) -> u64 {
+        self.outbox.sequence += 1;
+        let sequence = self.outbox.sequence;
+        self.scratch.clear();
+        stored.encode(&mut self.scratch);
+        self.put_scratch(section, &keys::duty(section, sequence));
+        self.counters.duties += 1;
+        sequence
+    }
+
+    /// Brings a duty to the owner of its receiver. All owners are in this process for now; a SET
+    /// elsewhere gets a call from here, and its answer is `duty_landed`.
+    ///
+    /// A duty of this process is fresh: its number is the sender's newest, so the receiver cannot have
+    /// seen it and its memory is written without being read. Duties from before a restart were checked
+    /// against the memory when they were found.
+    pub(super) fn deliver(&mut self, at: At, duty: Duty) {
+        if duty.created_ms + limits::DUTY_LIFETIME_MS < at.unix_ms {
+            return self.dead_letter(&duty, "it could not be delivered in 7 days");
+        }
+        match &duty.task {
+            Task::User { receiver, .. } => self.deliver_to_user(*receiver, duty),
+            Task::Group { group, .. } | Task::Create { group, .. } => self.deliver_to_group(at, *group, duty),
+        }
+    }
+
+    /// The receiver's side: the row and the memory of its origin, in one commit.
+    fn deliver_to_user(&mut self, receiver: u64, duty: Duty) {
+        let place = self.user(receiver);
+        if !self.users.peek(place).loaded {
+            return self.wait(place, Waiting::Deliver(duty));
+        }
+        let Task::User { sender, number, body, .. } = &duty.task else { return };
+        self.append(place, RowBody::Own(body.clone()), None);
+        let section = section_of(receiver);
+        self.remember(section, receiver, *sender, *number);
+        self.end_with(section, &duty);
+        self.effect(section, Effect::Delivered(duty));
+    }
+
+    /// Writes up to which of its numbers an origin was applied.
+    pub(super) fn remember(&mut self, section: u16, receiver: u64, origin: u64, number: u64) {
+        self.scratch.clear();
+        encode_number(number, &mut self.scratch);
+        self.put_scratch(section, &keys::origin(section, receiver, origin));
+    }
+
+    /// Deletes a duty in the commit that fulfils it, when both lie in one partition.
+    pub(super) fn end_with(&mut self, section: u16, duty: &Duty) {
+        if self.partition(section) == self.partition(duty.section) {
+            self.open(section).delete(&keys::duty(duty.section, duty.sequence));
+        }
+    }
+
+    /// The receiver's side is on disk: the duty may go, with a later commit when it lies elsewhere.
+    pub(super) fn duty_landed(&mut self, partition: u16, duty: &Duty) {
+        self.counters.delivered += 1;
+        self.counters.duties -= 1;
+        if self.partition(duty.section) != partition {
+            self.open(duty.section).delete(&keys::duty(duty.section, duty.sequence));
+        }
+    }
+
+    /// A duty that cannot be fulfilled stays visible.
+    pub(super) fn dead_letter(&mut self, duty: &Duty, reason: &str) {
+        let (section, sequence) = (duty.section, duty.sequence);
+        let stored = StoredDuty { created_ms: duty.created_ms, task: duty.task.stored() };
+        self.scratch.clear();
+        stored.encode(&mut self.scratch);
+        self.put_scratch(section, &keys::dead(section, duty.created_ms, sequence));
+        self.open(section).delete(&keys::duty(section, sequence));
+        self.counters.dead_letters += 1;
+        self.counters.duties -= 1;
+        self.actions.push_back(Action::Log(format!(
+            "dead letter in section {section}: {}: {reason}",
+            duty.task.name()
+        )));
+    }
+}
+
+impl Task {
+    fn name(&self) -> String {
+        match self {
+            Task::User { receiver, sender, number, .. } => {
+                format!("message {number} of user {sender} to user {receiver}")
+            }
+            Task::Group { group, sender, number, .. } => {
+                format!("message {number} of user {sender} to group {group}")
+            }
+            Task::Create { group, meta } => format!("group {group} of user {}", meta.owner),
+        }
+    }
+}
+
+/// The body of a duty whose sender's row was read from disk.
+pub(super) fn body_of_row(number: u64, value: &Bytes) -> Option<Body> {
+    match super::values::Row::decode(number, value).ok()?.body {
+        RowBody::Own(body) => Some(body),
+        RowBody::Group { .. } => None,
+    }
+}

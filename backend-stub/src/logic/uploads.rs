@@ -1,0 +1,303 @@
+//! An upload is applied once: the id in the same commit as the change, the first answer for a repeat.
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use proto_wire::names::{Cursor, GROUP_BIT, UploadId, UploadIdError, section_of};
+use proto_wire::pb;
+use proto_wire::status::{Code, Status};
+
+use super::api::{Answer, At};
+use super::append::Waiting;
+use super::core::{Core, Effect, Purpose};
+use super::outbox::Task;
+use super::users::Place;
+use super::values::{Body, RowBody, Upload, UploadAnswer};
+use super::{keys, limits};
+use crate::storage::{Query, ReadError, Rows};
+
+/// Uploads that are being looked up or committed, by user and id.
+#[derive(Default)]
+pub(super) struct Uploads {
+    pending: AHashMap<(u64, [u8; 16]), Pending>,
+}
+
+struct Pending {
+    hash: [u8; 16],
+    /// What it will be answered with, once it was given a number.
+    answer: Option<UploadAnswer>,
+    /// The call that came first.
+    first: u64,
+    /// Its repeats.
+    repeats: Vec<u64>,
+}
+
+/// An upload whose id may have been applied before: the disk is asked.
+pub(super) struct CheckedUpload {
+    user: Place,
+    user_id: u64,
+    id: [u8; 16],
+    what: Change,
+}
+
+/// What an upload asks for.
+pub(super) enum Change {
+    Send { to: u64, text: String },
+    CreateGroup { name: String, members: Vec<u64> },
+}
+
+impl Core {
+    /// Sends a text to a user or a group.
+    pub fn send(&mut self, at: At, token: u64, user: u64, request: &pb::SendRequest) {
+        if let Err(refusal) = check_send(request) {
+            return self.answer(token, Err(refusal));
+        }
+        let Some((place, id)) = self.begin(at, token, user, &request.id) else { return };
+        if !self.users.peek(place).loaded {
+            return self.wait(place, Waiting::Send { token, request: request.clone() });
+        }
+        let hash = hash_of(&[b"send", &request.to.to_le_bytes(), request.text.as_bytes()]);
+        match self.begin_upload(token, place, id, hash) {
+            Begun::New => self.apply_send(at, place, id, request.to, &request.text),
+            Begun::Ask => {
+                let what = Change::Send { to: request.to, text: request.text.clone() };
+                self.ask_upload(CheckedUpload { user: place, user_id: user, id, what });
+            }
+            Begun::Waits => {}
+        }
+    }
+
+    /// Makes a group.
+    pub fn create_group(&mut self, at: At, token: u64, user: u64, request: &pb::CreateGroupRequest) {
+        let members = match check_members(user, request) {
+            Ok(members) => members,
+            Err(refusal) => return self.answer(token, Err(refusal)),
+        };
+        let Some((place, id)) = self.begin(at, token, user, &request.id) else { return };
+        if !self.users.peek(place).loaded {
+            return self.wait(place, Waiting::CreateGroup { token, request: request.clone() });
+        }
+        let listed: Vec<u8> = members.iter().flat_map(|member| member.to_le_bytes()).collect();
+        let hash = hash_of(&[b"group", request.name.as_bytes(), &listed]);
+        match self.begin_upload(token, place, id, hash) {
+            Begun::New => self.apply_create(at, place, id, &request.name, members),
+            Begun::Ask => {
+                let what = Change::CreateGroup { name: request.name.clone(), members };
+                self.ask_upload(CheckedUpload { user: place, user_id: user, id, what });
+            }
+            Begun::Waits => {}
+        }
+    }
+
+    /// Checks that hold for every upload, and finds the user.
+    fn begin(&mut self, at: At, token: u64, user: u64, id: &Bytes) -> Option<(Place, [u8; 16])> {
+        let id = match UploadId::from_slice(id).and_then(|id| id.check(at.unix_ms).map(|()| id)) {
+            Ok(id) => id.0,
+            Err(error) => {
+                let code = if error == UploadIdError::Expired { Code::Expired } else { Code::Invalid };
+                self.answer(token, Err(Status::new(code, error.to_string())));
+                return None;
+            }
+        };
+        if !self.admit(token, section_of(user)) || !self.has_room(token, user) {
+            return None;
+        }
+        Some((self.user(user), id))
+    }
+
+    /// Takes note of an upload. A repeat of one in flight waits for its answer.
+    fn begin_upload(&mut self, token: u64, place: Place, id: [u8; 16], hash: [u8; 16]) -> Begun {
+        let user = self.users.at(place);
+        let key = (user.id, id);
+        if let Some(pending) = self.uploads.pending.get_mut(&key) {
+            if pending.hash != hash {
+                self.counters.conflicts += 1;
+                self.answer(token, Err(conflict()));
+            } else if pending.repeats.len() >= limits::MAX_WAITING {
+                self.refuse(token, Status::new(Code::TooMany, "this upload is repeated too often"));
+            } else {
+                pending.repeats.push(token);
+            }
+            return Begun::Waits;
+        }
+        self.uploads.pending.insert(key, Pending { hash, answer: None, first: token, repeats: Vec::new() });
+        user.pins += 1;
+        // An id that was created after every applied one was never applied. Only others cost a read.
+        let created_ms = UploadId(id).created_ms();
+        if created_ms > user.last_upload_ms {
+            user.last_upload_ms = created_ms;
+            Begun::New
+        } else {
+            Begun::Ask
+        }
+    }
+
+    fn ask_upload(&mut self, upload: CheckedUpload) {
+        let partition = self.partition(section_of(upload.user_id));
+        let query = Query::Get(keys::upload(upload.user_id, &upload.id).to_vec());
+        self.read(partition, vec![query], Purpose::Upload(Box::new(upload)));
+    }
+
+    pub(super) fn upload_read(
+        &mut self,
+        at: At,
+        upload: CheckedUpload,
+        answer: Result<Vec<Rows>, ReadError>,
+    ) {
+        let CheckedUpload { user, user_id, id, what } = upload;
+        let stored = answer.map(|rows| rows.first().and_then(Rows::value).map(|value| Upload::decode(value)));
+        match stored {
+            Ok(None) => match what {
+                Change::Send { to, text } => self.apply_send(at, user, id, to, &text),
+                Change::CreateGroup { name, members } => self.apply_create(at, user, id, &name, members),
+            },
+            Ok(Some(Ok(stored))) => self.upload_known(user_id, id, stored),
+            Ok(Some(Err(_))) | Err(_) => {
+                let text = "what this upload was answered with cannot be read";
+                self.upload_failed(user_id, id, &Status::new(Code::Internal, text));
+            }
+        }
+    }
+
+    /// It was applied before: the first answer again, or a conflict.
+    fn upload_known(&mut self, user: u64, id: [u8; 16], stored: Upload) {
+        let Some(pending) = self.end_upload(user, id) else { return };
+        for token in std::iter::once(pending.first).chain(pending.repeats) {
+            if pending.hash == stored.hash {
+                self.counters.repeated += 1;
+                let answer = self.upload_answer(stored.answer, true);
+                self.answer(token, Ok(answer));
+            } else {
+                self.counters.conflicts += 1;
+                self.answer(token, Err(conflict()));
+            }
+        }
+    }
+
+    /// One commit: the sender's row, the id, the duty to deliver.
+    fn apply_send(&mut self, at: At, place: Place, id: [u8; 16], to: u64, text: &str) {
+        let user = self.users.peek(place);
+        let (sender, number) = (user.id, user.tail + 1);
+        let body = Body::message(number, sender, to, at.unix_ms, text);
+        self.append(place, RowBody::Own(body.clone()), None);
+        self.record_upload(sender, id, UploadAnswer::Sent { number, time_ms: at.unix_ms });
+        if to & GROUP_BIT != 0 {
+            self.begin_duty(at, section_of(sender), Task::Group { group: to, sender, number, body });
+        } else if to != sender {
+            self.begin_duty(at, section_of(sender), Task::User { receiver: to, sender, number, body });
+        }
+    }
+
+    /// One commit: the id and the duty to make the group.
+    fn apply_create(&mut self, at: At, place: Place, id: [u8; 16], name: &str, members: Vec<u64>) {
+        let owner = self.users.peek(place).id;
+        let group = self.groups.fresh_id();
+        self.record_upload(owner, id, UploadAnswer::Group { group });
+        let task = Task::create(group, owner, name, members);
+        self.begin_duty(at, section_of(owner), task);
+    }
+
+    fn record_upload(&mut self, user: u64, id: [u8; 16], answer: UploadAnswer) {
+        let Some(pending) = self.uploads.pending.get_mut(&(user, id)) else { return };
+        pending.answer = Some(answer);
+        let upload = Upload { hash: pending.hash, answer };
+        self.scratch.clear();
+        upload.encode(&mut self.scratch);
+        self.put_scratch(section_of(user), &keys::upload(user, &id));
+        self.effect(section_of(user), Effect::Upload { user, id });
+    }
+
+    pub(super) fn upload_committed(&mut self, user: u64, id: [u8; 16]) {
+        let Some(pending) = self.end_upload(user, id) else { return };
+        let Some(given) = pending.answer else { return };
+        if matches!(given, UploadAnswer::Sent { .. }) {
+            self.counters.sent += 1;
+        }
+        let answer = self.upload_answer(given, false);
+        self.answer(pending.first, Ok(answer));
+        for token in pending.repeats {
+            self.counters.repeated += 1;
+            let answer = self.upload_answer(given, true);
+            self.answer(token, Ok(answer));
+        }
+    }
+
+    pub(super) fn upload_failed(&mut self, user: u64, id: [u8; 16], status: &Status) {
+        let Some(pending) = self.end_upload(user, id) else { return };
+        for token in std::iter::once(pending.first).chain(pending.repeats) {
+            self.answer(token, Err(status.clone()));
+        }
+    }
+
+    fn end_upload(&mut self, user: u64, id: [u8; 16]) -> Option<Pending> {
+        let pending = self.uploads.pending.remove(&(user, id))?;
+        if let Some(place) = self.users.find(user) {
+            self.users.at(place).pins -= 1;
+        }
+        Some(pending)
+    }
+
+    fn upload_answer(&self, answer: UploadAnswer, repeated: bool) -> Answer {
+        let ack = pb::Ack::Local as i32;
+        match answer {
+            UploadAnswer::Sent { number, time_ms } => {
+                let Cursor { log_epoch, number } = Cursor::new(self.config.log_epoch, number);
+                let number = Some(pb::Cursor { log_epoch, number });
+                Answer::Sent(pb::SendReply { ack, number, server_time_ms: time_ms, repeated })
+            }
+            UploadAnswer::Group { group } => Answer::Group(pb::CreateGroupReply { ack, group, repeated }),
+        }
+    }
+}
+
+enum Begun {
+    /// Never applied: apply it.
+    New,
+    /// The disk knows whether it was applied.
+    Ask,
+    /// It waits for the same upload, or was answered.
+    Waits,
+}
+
+fn conflict() -> Status {
+    Status::new(Code::Conflict, "the id of this upload was used for something else")
+}
+
+fn check_send(request: &pb::SendRequest) -> Result<(), Status> {
+    if request.to == 0 {
+        return Err(Status::invalid("a message needs a receiver"));
+    }
+    if request.text.len() > proto_wire::limits::MAX_TEXT_BYTES {
+        return Err(Status::new(Code::Limit, "the text is longer than 8 KiB"));
+    }
+    Ok(())
+}
+
+/// The members of a new group: the caller and the others, each once, sorted.
+fn check_members(owner: u64, request: &pb::CreateGroupRequest) -> Result<Vec<u64>, Status> {
+    if request.name.is_empty() || request.name.len() > limits::MAX_GROUP_NAME_BYTES {
+        return Err(Status::invalid("the name of a group has 1 to 128 bytes"));
+    }
+    if request.members.iter().any(|member| *member == 0 || member & GROUP_BIT != 0) {
+        return Err(Status::invalid("members of a group are users"));
+    }
+    let mut members = request.members.clone();
+    members.push(owner);
+    members.sort_unstable();
+    members.dedup();
+    if members.len() > proto_wire::limits::MAX_GROUP_MEMBERS {
+        return Err(Status::new(Code::Limit, "a group has at most 500 members"));
+    }
+    Ok(members)
+}
+
+/// Tells two bodies of one upload's id apart. Stored, so it must not change.
+fn hash_of(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    let mut hash = [0; 16];
+    hash.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    hash
+}

@@ -1,0 +1,214 @@
+//! The engine inside the process, on fjall: one journal, one writer and one reader a partition.
+//!
+//! The writer takes all that waits (up to a bound) into one commit with one fdatasync. The reader is a
+//! thread of its own: a cold read never stalls the logic and never waits behind an fdatasync. When a
+//! commit fails the process prints the reason and aborts: after a failed fdatasync nobody knows what the
+//! disk holds, so nothing is tried again.
+
+mod directory;
+mod reader;
+mod writer;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions};
+
+use self::directory::Directory;
+use super::{Batch, ChangeLog, Completion, Full, Read, Wake, limits};
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub dir: PathBuf,
+    /// Partitions of a new store. A store that exists keeps its own.
+    pub partitions: u16,
+    pub memtable_bytes: u64,
+    pub cache_bytes: u64,
+}
+
+impl Options {
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            partitions: 1,
+            memtable_bytes: limits::MEMTABLE_BYTES,
+            cache_bytes: limits::CACHE_BYTES,
+        }
+    }
+}
+
+/// What was found at opening.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    pub created: bool,
+    pub partitions: u16,
+    /// A line for each journal whose torn tail was cut: what was being written when the process or the
+    /// machine died. Nothing in it had been acknowledged.
+    pub cut: Vec<String>,
+}
+
+/// Why a store does not open. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{dir} is in use by another process; stop that one, or give this one another data directory")]
+    InUse { dir: PathBuf },
+    #[error(
+        "{dir} was written by a newer version of Moorgate (store version {found}, this program knows {known}); run that version, or restore a backup from before the upgrade into another directory"
+    )]
+    Newer { dir: PathBuf, found: u32, known: u32 },
+    #[error(
+        "{dir} holds files but no store of Moorgate (its VERSION file says {found:?}); give an empty directory or the right one"
+    )]
+    Foreign { dir: PathBuf, found: String },
+    #[error("a store has 1 to 256 partitions, not {0}")]
+    Partitions(u16),
+    #[error("{dir} cannot be used: {cause}; check that it exists, is writable and has free space")]
+    Io { dir: PathBuf, cause: io::Error },
+    #[error("the store in {dir} is damaged: {cause}; keep a copy of the directory, then restore a backup")]
+    Damaged { dir: PathBuf, cause: fjall::Error },
+}
+
+/// The open store. Dropping it commits what was submitted and stops its threads.
+pub struct Embedded {
+    partitions: Vec<Partition>,
+    done: Arc<Done>,
+    /// Held for as long as the store is open.
+    _directory: Directory,
+}
+
+struct Partition {
+    batches: Option<SyncSender<Batch>>,
+    reads: Option<SyncSender<Read>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Completions on their way from the threads to the owner.
+#[derive(Default)]
+struct Done {
+    any: AtomicBool,
+    completions: Mutex<Vec<Completion>>,
+}
+
+impl Done {
+    fn push(&self, completions: impl IntoIterator<Item = Completion>) {
+        self.completions.lock().unwrap_or_else(PoisonError::into_inner).extend(completions);
+        self.any.store(true, Ordering::Release);
+    }
+}
+
+impl Embedded {
+    /// Opens the store in a directory, or makes it. `wake` gives the wake-up of each thread: it is asked
+    /// twice a partition, for its writer and its reader.
+    pub fn open(options: &Options, mut wake: impl FnMut(u16) -> Wake) -> Result<(Self, Opened), OpenError> {
+        let directory = Directory::open(&options.dir, options.partitions)?;
+        let mut opened =
+            Opened { created: directory.created, partitions: directory.partitions, cut: Vec::new() };
+        let done = Arc::new(Done::default());
+        let mut partitions = Vec::new();
+        for index in 0..directory.partitions {
+            let path = directory.partition(index);
+            let (database, keyspace) = open_engine(&path, options, directory.partitions, &mut opened.cut)?;
+            let partition = Partition::start(index, database, keyspace, &done, wake(index), wake(index));
+            partitions.push(partition.map_err(|cause| OpenError::Io { dir: options.dir.clone(), cause })?);
+        }
+        Ok((Self { partitions, done, _directory: directory }, opened))
+    }
+}
+
+fn open_engine(
+    path: &Path,
+    options: &Options,
+    partitions: u16,
+    cut: &mut Vec<String>,
+) -> Result<(Database, Keyspace), OpenError> {
+    let damaged = |cause| match cause {
+        fjall::Error::Io(cause) => OpenError::Io { dir: path.to_owned(), cause },
+        fjall::Error::Locked => OpenError::InUse { dir: path.to_owned() },
+        cause => OpenError::Damaged { dir: path.to_owned(), cause },
+    };
+    let before = directory::journal_lengths(path).map_err(|cause| damaged(cause.into()))?;
+    let database = Database::builder(path)
+        .cache_size(options.cache_bytes / u64::from(partitions))
+        // One may flush while the other compacts: with a single one a long compaction stalls writers.
+        .worker_threads(2)
+        .manual_journal_persist(true)
+        .open()
+        .map_err(damaged)?;
+    let memtable_bytes = options.memtable_bytes;
+    let create = || KeyspaceCreateOptions::default().max_memtable_size(memtable_bytes);
+    let keyspace = database.keyspace("rows", create).map_err(damaged)?;
+    directory::told_cuts(&before, cut);
+    Ok((database, keyspace))
+}
+
+impl Partition {
+    fn start(
+        index: u16,
+        database: Database,
+        keyspace: Keyspace,
+        done: &Arc<Done>,
+        writer_wake: Wake,
+        reader_wake: Wake,
+    ) -> io::Result<Self> {
+        let (batches, batches_in) = sync_channel(limits::MAX_WAITING_BATCHES);
+        let (reads, reads_in) = sync_channel(limits::MAX_WAITING_READS);
+        let reader = reader::Reader {
+            keyspace: keyspace.clone(),
+            reads: reads_in,
+            done: done.clone(),
+            wake: reader_wake,
+        };
+        let writer =
+            writer::Writer { database, keyspace, batches: batches_in, done: done.clone(), wake: writer_wake };
+        let threads = vec![
+            thread::Builder::new().name(format!("store-write-{index}")).spawn(move || writer.run())?,
+            thread::Builder::new().name(format!("store-read-{index}")).spawn(move || reader.run())?,
+        ];
+        Ok(Self { batches: Some(batches), reads: Some(reads), threads })
+    }
+}
+
+impl ChangeLog for Embedded {
+    fn partitions(&self) -> u16 {
+        self.partitions.len() as u16
+    }
+
+    fn submit(&mut self, partition: u16, batch: Batch) -> Result<(), Full<Batch>> {
+        send(&self.partitions[usize::from(partition)].batches, batch)
+    }
+
+    fn read(&mut self, partition: u16, read: Read) -> Result<(), Full<Read>> {
+        send(&self.partitions[usize::from(partition)].reads, read)
+    }
+
+    fn poll(&mut self, out: &mut Vec<Completion>) {
+        if self.done.any.swap(false, Ordering::Acquire) {
+            out.append(&mut self.done.completions.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+}
+
+fn send<T>(queue: &Option<SyncSender<T>>, item: T) -> Result<(), Full<T>> {
+    let Some(queue) = queue else { return Err(Full(item)) };
+    queue.try_send(item).map_err(|refused| match refused {
+        TrySendError::Full(item) | TrySendError::Disconnected(item) => Full(item),
+    })
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        for partition in &mut self.partitions {
+            partition.batches = None;
+            partition.reads = None;
+        }
+        for thread in self.partitions.iter_mut().flat_map(|partition| partition.threads.drain(..)) {
+            // A thread that panicked has said so; there is nothing more to end.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Every bound of the store, and why it is what it is.
+
+/// Batches that wait for one writer. The logic keeps fewer in flight; this is the wall behind it.
+pub const MAX_WAITING_BATCHES: usize = 256;
+
+/// Reads that wait for one reader. A read takes microseconds warm and a millisecond cold, so a full
+/// queue is a second or so of waiting: longer than a caller should.
+pub const MAX_WAITING_READS: usize = 1024;
+
+/// Bytes that one group commit takes along. At 1 GB/s of a disk this adds 4 ms to a commit at most.
+pub const MAX_GROUP_BYTES: usize = 4 * 1024 * 1024;
+
+/// The longest key of a batch: its length stands in 16 bits.
+pub const MAX_KEY_BYTES: usize = u16::MAX as usize;
+
+/// Partitions of a store: more than cores that one process will drive.
+pub const MAX_PARTITIONS: u16 = 256;
+
+/// Memtable of one partition. The engine stalls writers at four sealed ones, so a partition's memtables
+/// take five times this at most.
+pub const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Cache of blocks read from disk, for all partitions together.
+pub const CACHE_BYTES: u64 = 32 * 1024 * 1024;
