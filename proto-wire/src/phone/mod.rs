@@ -229,7 +229,7 @@ impl Phone {
 
     /// What the owner has taken, thus applied.
     pub fn cursor(&self) -> Cursor {
-        self.sync.cursor()
+        self.sync.applied()
     }
 
     /// Connections made, for the owner to store beside the cursor.

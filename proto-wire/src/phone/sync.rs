@@ -61,7 +61,7 @@ impl Sync {
         }
     }
 
-    pub fn cursor(&self) -> Cursor {
+    pub fn applied(&self) -> Cursor {
         self.taken
     }
 
