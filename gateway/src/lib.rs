@@ -1,1 +1,13 @@
-//! The access gateway.
+//! The access gateway: an event loop a core holds phones' connections and carries their calls to backends.
+//!
+//! [`shard`] moves bytes and decides nothing; [`session`] decides and moves nothing; [`upstream`] talks to
+//! backends with the machines of `proto-wire`; `control` runs what is not the data path.
+
+#![forbid(unsafe_code)]
+
+pub mod budget;
+pub mod config;
+pub mod limits;
+pub mod session;
+pub mod shard;
+pub mod upstream;

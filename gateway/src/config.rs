@@ -1,0 +1,164 @@
+//! What a gateway is told: a TOML file, checked to the line, and flags that override it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// The bounds that an operator may move. What may not move stands in [`crate::limits`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The largest body of a client's frame.
+    pub max_body_bytes: usize,
+    /// Calls of one phone at once.
+    pub calls_in_flight: u8,
+    /// HELLO must come within this.
+    pub hello_timeout_ms: u64,
+    /// What a session without a token gets.
+    pub anonymous_ttl_ms: u64,
+    /// Silence after which a phone beats, as WELCOME tells it; whole seconds.
+    pub heartbeat_ms: u64,
+    /// Beyond one and a half intervals a silent phone gets this much more before it is closed.
+    pub heartbeat_margin_ms: u64,
+    /// Bytes that wait for a peer that does not read; beyond it the connection is closed.
+    pub out_queue_bytes: usize,
+    /// How long sent bytes may stay without acknowledgement (TCP_USER_TIMEOUT).
+    pub user_timeout_ms: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: proto_wire::limits::MAX_FRAME_BODY_BYTES,
+            calls_in_flight: proto_wire::limits::MAX_PHONE_CALLS_IN_FLIGHT as u8,
+            hello_timeout_ms: 8_000,
+            anonymous_ttl_ms: 30_000,
+            heartbeat_ms: 240_000,
+            heartbeat_margin_ms: 10_000,
+            out_queue_bytes: 256 * 1024,
+            user_timeout_ms: 60_000,
+        }
+    }
+}
+
+impl Limits {
+    /// Silence after which a phone that was told `interval_s` is gone.
+    pub fn idle_ms(&self, interval_s: u16) -> u64 {
+        u64::from(interval_s) * 1500 + self.heartbeat_margin_ms
+    }
+}
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where phones connect.
+    pub listen: SocketAddr,
+    /// Metrics, status, drain.
+    pub admin: SocketAddr,
+    /// The logic tier.
+    pub backends: Vec<SocketAddr>,
+    /// Public keys of the issuers of tokens: PEM, one or more.
+    pub verify_key: PathBuf,
+    /// Connections in all; shards are counted from it.
+    pub max_connections: usize,
+    /// Cores that shards are pinned to, in turn. Empty: all there are.
+    pub cores: Vec<usize>,
+    /// How long a stop waits for what is in flight.
+    pub grace_ms: u64,
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7600)),
+            admin: SocketAddr::from(([127, 0, 0, 1], 7601)),
+            backends: vec![SocketAddr::from(([127, 0, 0, 1], 7610))],
+            verify_key: PathBuf::from("moorgate-data/keys/verify.pem"),
+            max_connections: 20_000,
+            cores: Vec::new(),
+            grace_ms: 2_000,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Why a configuration cannot be used. The text of a mistake in a file shows its line.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {text}")]
+    Parse { path: PathBuf, text: String },
+    #[error("{key} is {value}, but it must be {must}")]
+    Value { key: &'static str, value: String, must: String },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let config: Self = toml::from_str(&text)
+            .map_err(|error| ConfigError::Parse { path: path.to_owned(), text: error.to_string() })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks values against each other and against what the protocol allows.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let limits = &self.limits;
+        let max_body = proto_wire::limits::MAX_FRAME_BODY_BYTES;
+        in_range("limits.max_body_bytes", limits.max_body_bytes as u64, 1024, max_body as u64)?;
+        in_range("limits.calls_in_flight", limits.calls_in_flight.into(), 1, 255)?;
+        in_range("limits.hello_timeout_ms", limits.hello_timeout_ms, 100, 60_000)?;
+        in_range("limits.anonymous_ttl_ms", limits.anonymous_ttl_ms, 100, 600_000)?;
+        in_range("limits.heartbeat_ms", limits.heartbeat_ms, 1_000, 600_000)?;
+        in_range("limits.heartbeat_margin_ms", limits.heartbeat_margin_ms, 100, 60_000)?;
+        in_range("limits.out_queue_bytes", limits.out_queue_bytes as u64, max_body as u64, 16 << 20)?;
+        in_range("max_connections", self.max_connections as u64, 1, 10_000_000)?;
+        in_range("grace_ms", self.grace_ms, 0, 600_000)?;
+        in_range("the number of backends", self.backends.len() as u64, 1, crate::limits::BACKENDS_MAX as u64)
+    }
+}
+
+fn in_range(key: &'static str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::Value { key, value: value.to_string(), must: format!("from {least} to {most}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        let dir = std::env::temp_dir().join(format!("moorgate-config-{}-{:p}", std::process::id(), &text));
+        std::fs::write(&dir, text).expect("a temporary file");
+        let config = Config::read(&dir);
+        std::fs::remove_file(&dir).expect("removed");
+        config
+    }
+
+    #[test]
+    fn a_misspelt_key_is_told_with_its_line() {
+        let error =
+            parse("listen = \"127.0.0.1:1\"\n\n[limits]\nheartbeet_ms = 1000\n").expect_err("misspelt");
+        let text = error.to_string();
+        assert!(text.contains("line 4") && text.contains("heartbeet_ms"), "{text}");
+    }
+
+    #[test]
+    fn a_value_out_of_range_names_the_range() {
+        let text = parse("[limits]\nheartbeat_ms = 1\n").expect_err("too small").to_string();
+        assert!(text.contains("limits.heartbeat_ms is 1") && text.contains("from 1000 to 600000"), "{text}");
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        assert_eq!(parse("").expect("fine"), Config::default());
+    }
+}

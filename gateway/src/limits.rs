@@ -1,0 +1,74 @@
+//! Every bound of the gateway, and why it is what it is.
+
+/// Slots that a shard keeps beyond its connections, so that one too many is accepted, told so and closed
+/// instead of ending the multishot accept.
+pub const RESERVE_SLOTS: u32 = 64;
+
+/// Completions handled in one turn. A turn of this many stays under 10 ms, which bounds how late timers are.
+pub const COMPLETIONS_OF_A_TURN_MAX: usize = 1024;
+
+/// Timers that run in one turn; the rest run in the next.
+pub const TIMERS_OF_A_TURN_MAX: usize = 4096;
+
+/// Buffers that bytes from phones are received into: a turn receives from this many phones at once.
+pub const RECEIVE_BUFFERS: u32 = 64;
+pub const RECEIVE_BUFFER_BYTES: u32 = 4096;
+
+/// Buffers for backends. Their streams are few and wide.
+pub const UPSTREAM_BUFFERS: u32 = 16;
+pub const UPSTREAM_BUFFER_BYTES: u32 = 32 * 1024;
+
+/// Submissions between two enters. 64 B each.
+pub const SUBMISSIONS: u32 = 1024;
+
+/// Completions that wait to be reaped; more end multishots. 16 B each.
+pub const COMPLETIONS: u32 = 8192;
+
+/// Backends of one shard.
+pub const BACKENDS_MAX: usize = 16;
+
+/// Sessions announced, gone or advanced in one report to a backend: some 30 KiB.
+pub const REPORT_ENTRIES_MAX: usize = 512;
+
+/// Sessions looked at in one turn for an announcement of all of them.
+pub const ANNOUNCE_SCAN_MAX: u32 = 4096;
+
+/// Ends of sessions that wait to be reported. Beyond it the oldest are dropped: the backend then learns from a
+/// stale route's answer.
+pub const OFFLINE_WAITING_MAX: usize = 65_536;
+
+/// A report goes out at least this often: it renews the lease of 30 s.
+pub const LEASE_RENEWAL_MS: u64 = 10_000;
+
+/// Commands from the control thread that wait.
+pub const MAILBOX: usize = 64;
+
+/// Refusals whose peer's name is being asked for.
+pub const REFUSALS_IN_FLIGHT_MAX: usize = 32;
+/// Refusals logged a second and shard; the rest are only counted.
+pub const REFUSALS_A_SECOND_MAX: u32 = 10;
+/// Refusals that wait for the control thread.
+pub const REFUSALS_WAITING_MAX: usize = 256;
+/// Bytes of a refused peer that are kept for the log.
+pub const FIRST_BYTES: usize = 32;
+
+/// Calls over the limit, in a row, before the connection is closed.
+pub const STRIKES_MAX: u8 = 100;
+
+/// How long a closing connection may take to send its CLOSE frame.
+pub const CLOSING_MS: u64 = 1_000;
+
+/// After this much silence a radio is cold again (DCH to FACH takes about 5 s).
+pub const RADIO_TAIL_MS: u64 = 5_000;
+/// News of class `soon` waits for a frame of the phone at most this long.
+pub const SOON_WINDOW_MS: u64 = 2_000;
+
+/// Buffers kept for sends, and the largest that is kept.
+pub const SPARE_BUFFERS: usize = 64;
+pub const SPARE_BUFFER_BYTES_MAX: usize = 8 * 1024;
+
+/// The largest buffer that a link keeps for its next turn.
+pub const LINK_BUFFER_BYTES_MAX: usize = 256 * 1024;
+
+/// Sessions that are told to go away in one turn of a drain.
+pub const GOAWAYS_OF_A_TURN_MAX: u32 = 1024;

@@ -1,0 +1,135 @@
+//! What the phone must be told. No phone waits for ever.
+//!
+//! `newest` is what the backend told of, `told` what the phone was notified of, `applied` what the phone says it
+//! has. A notify is *outstanding* while `told > applied` and no sync has given `told`; newer news then only raises
+//! `newest`. Only what the phone itself says lowers the duty to tell it.
+
+use proto_wire::frame::{Class, Inline, Notify};
+use proto_wire::limits::MAX_INLINE_BYTES;
+use proto_wire::names::Cursor;
+
+use super::{Event, Owner, Session, State, flag};
+use crate::limits;
+
+/// What the backend says of a user's log.
+#[derive(Debug, Clone, Copy)]
+pub struct News<'a> {
+    pub class: Class,
+    pub newest: Cursor,
+    /// Changes that fit when the phone has applied `prev`: an encoded page. Empty: none.
+    pub prev: u64,
+    pub page: &'a [u8],
+}
+
+impl Session {
+    /// The log and the place in it that the phone came with.
+    pub(super) fn start_log(&mut self, applied: Cursor) {
+        self.log_epoch = applied.log_epoch;
+        self.applied = applied.number;
+        self.newest = applied.number;
+        self.told = applied.number;
+    }
+
+    /// The backend has news of this user.
+    pub fn handle_news(&mut self, news: &News<'_>, now_ms: u64, owner: &mut impl Owner) {
+        if self.state != State::Live || news.newest.log_epoch < self.log_epoch {
+            return;
+        }
+        if news.newest.log_epoch > self.log_epoch {
+            self.start_log(Cursor::new(news.newest.log_epoch, 0));
+        }
+        if news.newest.number <= self.newest && news.newest.number <= self.applied {
+            return;
+        }
+        self.newest = self.newest.max(news.newest.number);
+        if self.is_outstanding() || news.class == Class::Lazy {
+            owner.counted(Event::Coalesced);
+            return;
+        }
+        let silent_ms = u64::from((now_ms as u32).wrapping_sub(self.heard_ms));
+        if news.class == Class::Soon && silent_ms > limits::RADIO_TAIL_MS {
+            self.flags |= flag::SOON;
+            owner.wake_at(now_ms + limits::SOON_WINDOW_MS);
+            return;
+        }
+        self.notify(news.class, self.inline_of(news), owner);
+    }
+
+    /// The phone says what it has applied. True when that is more than before.
+    pub(super) fn take_applied(&mut self, applied: Cursor, owner: &mut impl Owner) -> bool {
+        if self.state != State::Live || applied.log_epoch < self.log_epoch {
+            return false;
+        }
+        if applied.log_epoch > self.log_epoch {
+            self.start_log(applied);
+        } else if applied.number > self.applied {
+            self.applied = applied.number;
+            self.newest = self.newest.max(applied.number);
+        } else {
+            return false;
+        }
+        owner.applied(self);
+        true
+    }
+
+    /// A sync's page passed to the phone. With less than the newest in it, the phone is told at once.
+    pub(super) fn take_given(&mut self, given: Cursor, owner: &mut impl Owner) {
+        if given.log_epoch != self.log_epoch {
+            return;
+        }
+        if given.number >= self.told {
+            self.told = self.applied;
+        }
+        if given.number < self.newest {
+            self.notify(Class::Now, None, owner);
+        }
+    }
+
+    /// A beat came: what is not applied yet is told, or told again.
+    pub(super) fn notify_at_beat(&mut self, advanced: bool, owner: &mut impl Owner) {
+        if self.state != State::Live || self.newest <= self.applied || self.flags & flag::SYNC_IN_FLIGHT != 0
+        {
+            return;
+        }
+        if self.is_outstanding() {
+            // The phone has just applied a part of what it was told: it is at work on the rest.
+            if advanced {
+                return;
+            }
+            owner.counted(Event::NotifiedAgain);
+        }
+        self.notify(Class::Now, None, owner);
+    }
+
+    /// The radio is hot, or the window's end has come: what waited for it goes out.
+    pub(super) fn flush_soon(&mut self, owner: &mut impl Owner) {
+        if self.flags & flag::SOON == 0 {
+            return;
+        }
+        self.flags &= !flag::SOON;
+        if self.state == State::Live && self.newest > self.applied && !self.is_outstanding() {
+            self.notify(Class::Soon, None, owner);
+        }
+    }
+
+    fn is_outstanding(&self) -> bool {
+        self.told > self.applied
+    }
+
+    fn inline_of<'a>(&self, news: &News<'a>) -> Option<Inline<'a>> {
+        let fits = !news.page.is_empty()
+            && news.page.len() <= MAX_INLINE_BYTES
+            && news.prev == self.applied
+            && news.newest.number == self.newest
+            && self.flags & flag::SYNC_IN_FLIGHT == 0;
+        fits.then_some(Inline { prev: news.prev, page: news.page })
+    }
+
+    fn notify(&mut self, class: Class, inline: Option<Inline<'_>>, owner: &mut impl Owner) {
+        owner.counted(if inline.is_some() { Event::NotifiedInline } else { Event::Notified });
+        self.flags &= !flag::SOON;
+        self.told = self.newest;
+        let newest = Cursor::new(self.log_epoch, self.newest);
+        Notify { class, newest, inline }.put(owner.out());
+    }
+}

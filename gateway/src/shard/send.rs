@@ -1,0 +1,102 @@
+//! Bytes to phones: what a turn has for one phone leaves in one send, and at most one send is in flight.
+
+use bytes::Bytes;
+use gateway_ring::{Completion, Returned, SendBuf, Slot, Token};
+use proto_wire::close::Reason;
+
+use super::sessions::BEAT_FRAME;
+use super::{Shard, io, op};
+use crate::session::State;
+
+impl Shard {
+    /// Sends what the turn left for each phone.
+    pub(super) fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.desk.dirty);
+        for (slot, generation) in dirty.drain(..) {
+            if let Some(session) = self.slab.current(slot, generation) {
+                session.io &= !io::DIRTY;
+                self.send_waiting(slot, generation);
+            }
+        }
+        if self.desk.dirty.is_empty() && dirty.capacity() <= 4096 {
+            self.desk.dirty = dirty;
+        }
+    }
+
+    /// Starts the next send of a phone, unless one is in flight.
+    fn send_waiting(&mut self, slot: u32, generation: u32) {
+        let Some(session) = self.slab.current(slot, generation) else { return };
+        if session.io & io::SENDING != 0 {
+            // Whoever is told goodbye has had its chance to read.
+            let too_much = self.desk.waiting_bytes(session) > self.desk.limits.out_queue_bytes;
+            if too_much && session.state() != State::Closing {
+                self.end(slot, generation, Reason::SlowReader, "the phone does not read");
+            }
+            return;
+        }
+        let beat = session.io & io::BEAT != 0;
+        session.io &= !io::BEAT;
+        let mut out = match self.desk.extras.get_mut(session.extra as usize) {
+            Some(extra) => std::mem::take(&mut extra.out),
+            None => Vec::new(),
+        };
+        self.desk.counters.queued_bytes.add((out.len() as u64).wrapping_neg());
+        self.desk.release_extra(session);
+        let buf: SendBuf = match (out.is_empty(), beat) {
+            (true, false) => return,
+            (true, true) => Bytes::from_static(BEAT_FRAME).into(),
+            (false, beat) => {
+                if beat {
+                    out.extend_from_slice(BEAT_FRAME);
+                }
+                out.into()
+            }
+        };
+        session.io |= io::SENDING;
+        self.send(slot, generation, buf);
+    }
+
+    fn send(&mut self, slot: u32, generation: u32, mut buf: SendBuf) {
+        for _ in 0..3 {
+            match self.ring.send(Slot(slot), buf, Token::new(op::SEND, generation, slot)) {
+                Ok(_) => return,
+                Err(refused) => {
+                    buf = refused.buf;
+                    let _ = self.ring.submit();
+                }
+            }
+        }
+        // The kernel takes nothing: the connection cannot be kept in step.
+        if let Some(session) = self.slab.current(slot, generation) {
+            session.io &= !io::SENDING;
+        }
+        self.drop_connection(slot, generation);
+    }
+
+    pub(super) fn handle_sent(&mut self, completion: Completion) {
+        let (slot, generation) = (completion.token.slot(), completion.token.generation());
+        let mut asked = 0;
+        if let Returned::Sent(buf) = completion.returned {
+            asked = buf.len();
+            if let Some(vec) = buf.into_vec() {
+                self.desk.keep_buffer(vec);
+            }
+        }
+        let Some(session) = self.slab.current(slot, generation) else { return };
+        session.io &= !io::SENDING;
+        let state = session.state();
+        match completion.result {
+            Ok(sent) if sent as usize == asked => {
+                self.desk.counters.sent_bytes.add(u64::from(sent));
+                self.send_waiting(slot, generation);
+                let done = self.slab.current(slot, generation).is_some_and(|s| s.io & io::SENDING == 0);
+                if state == State::Closing && done {
+                    self.drop_connection(slot, generation);
+                }
+            }
+            // A send waits for room, so fewer bytes than asked for are an error's doing.
+            _ if state == State::Closing => self.drop_connection(slot, generation),
+            _ => self.end(slot, generation, Reason::Reset, "the connection broke"),
+        }
+    }
+}
