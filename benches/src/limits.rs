@@ -1,0 +1,105 @@
+//! Every bound of the bench, and why it is what it is.
+
+/// Phones on one ring, unless the descriptor limit allows fewer: more rings are more threads, and one thread
+/// drives this many with room to spare.
+pub const PHONES_OF_A_RING_MAX: usize = 19_000;
+
+/// Descriptors of the limit that a ring's table leaves alone.
+pub const DESCRIPTORS_RESERVED: usize = 256;
+
+/// Connects of one thread whose WELCOME has not come: enough to keep a gateway's core busy, and all threads
+/// together stay below its accept queue.
+pub const CONNECTS_OPEN_MAX: usize = 128;
+
+/// Connections from one source address: a fraction of the local ports, since the kernel's search for a free
+/// one grows long in a full range.
+pub const CONNECTIONS_OF_AN_ADDRESS: u32 = 10_000;
+
+/// Source addresses are 127.1.x.1.
+pub const SOURCE_ADDRESSES_MAX: u32 = 256;
+
+/// Completions handled in one turn.
+pub const COMPLETIONS_OF_A_TURN_MAX: usize = 2_048;
+
+/// Timers that run in one turn; a heartbeat storm of 100 000 phones spreads over turns.
+pub const TIMERS_OF_A_TURN_MAX: usize = 2_048;
+
+/// Messages that one turn starts. At the highest rates a turn of 1 ms has a few dozen.
+pub const STARTS_OF_A_TURN_MAX: usize = 1_024;
+
+/// Submissions between two enters: what a turn of the bounds above queues.
+pub const SUBMISSIONS: u32 = 8_192;
+pub const COMPLETIONS: u32 = 32_768;
+
+/// How often a full submission queue is submitted before the ring counts as stuck.
+pub const SUBMIT_TRIES_MAX: u32 = 64;
+
+/// Buffers that a thread receives into. An idle phone owns none.
+pub const RECEIVE_BUFFERS: u32 = 2_048;
+pub const RECEIVE_BUFFER_BYTES: u32 = 2_048;
+
+/// A turn ends after this, so that commands are seen.
+pub const TURN_MS: u64 = 10;
+
+/// Messages of one run: the checker keeps 24 bytes of each.
+pub const MESSAGES_MAX: u32 = 64 << 20;
+
+/// Numbers of one group that the checker follows: a number beyond is damage, not load.
+pub const GROUP_NUMBERS_MAX: u64 = 1 << 24;
+
+/// Complaints that are printed; all are counted.
+pub const COMPLAINTS_MAX: usize = 20;
+
+/// All must be delivered within this after the end of the load.
+pub const DELIVERED_WITHIN_MS: u64 = 10_000;
+
+/// After all is delivered the bench listens this much longer for what comes twice.
+pub const QUIET_MS: u64 = 500;
+
+/// How long all phones may take to be welcomed, beyond what 2 000 a second take.
+pub const SETUP_WITHIN_MS: u64 = 30_000;
+
+/// How long groups may take to be made and seen.
+pub const GROUPS_WITHIN_MS: u64 = 60_000;
+
+/// Groups that one thread is making at once.
+pub const GROUPS_IN_FLIGHT_MAX: usize = 32;
+
+/// A message that starts later than this after its intended time is a late start.
+pub const LATE_START_US: u64 = 10_000;
+
+/// A message whose call ended without an answer is sent again, with the same id, after this.
+pub const REPEAT_AFTER_MS: u64 = 250;
+
+/// How long a spawned process may take to say that it is ready: a store may replay its journal.
+pub const READY_WITHIN_MS: u64 = 30_000;
+
+/// How long a spawned process may take to stop after SIGTERM.
+pub const STOP_WITHIN_MS: u64 = 10_000;
+
+/// What is read of an HTTP answer.
+pub const HTTP_ANSWER_MAX: u64 = 4 << 20;
+pub const HTTP_WITHIN_MS: u64 = 1_000;
+
+/// The end of a server's log that is shown when it fails.
+pub const LOG_TAIL_BYTES: usize = 4 << 10;
+
+/// Connections of the warm-up of `hold`.
+pub const WARM_UP_CONNECTIONS: u32 = 1_000;
+
+/// How long the gateway gets to let go of the warm-up's memory.
+pub const SETTLE_MS: u64 = 1_500;
+
+/// A search for the highest rate begins here and gives up beyond the second.
+pub const SEARCH_FROM: f64 = 1_000.0;
+pub const SEARCH_TO: f64 = 1_000_000.0;
+/// One trial, and the time after it in which all must be acknowledged and delivered.
+pub const TRIAL_MS: u64 = 4_000;
+pub const TRIAL_DRAIN_MS: u64 = 1_000;
+/// Steps of the bisection: the answer is good to some 3 %.
+pub const SEARCH_STEPS: u32 = 4;
+/// A trial holds while 99 of 100 acknowledgements and deliveries come within this.
+pub const TRIAL_P99_MS: u64 = 1_000;
+
+/// The interactive phone: lines typed ahead, and names it remembers.
+pub const TYPED_AHEAD_MAX: usize = 1_024;
