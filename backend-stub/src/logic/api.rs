@@ -144,4 +144,6 @@ pub struct Counters {
     pub online: u64,
     /// Duties in memory now.
     pub duties: u64,
+    /// Bytes of rows and bodies in memory now.
+    pub hot_bytes: u64,
 }

@@ -21,3 +21,6 @@ mod values;
 
 pub use api::{Action, Answer, At, CoreConfig, Counters, KvKey, PageAnswer};
 pub use core::Core;
+
+#[cfg(test)]
+mod tests;

@@ -250,6 +250,7 @@ impl Core {
             return;
         }
         self.presence.next_step_ms = at.now_ms + limits::SWEEP_STEP_MS;
+        self.counters.hot_bytes = self.hot.bytes() as u64;
         self.counters.leases_ended += self.presence.expire(at.now_ms);
         self.to_load.append(&mut self.presence.load_again);
         self.read_groups_again();

@@ -1,0 +1,287 @@
+//! Messages to users and groups while the process dies and the store fails at any step: nothing
+//! acknowledged is lost, nothing comes twice, each sender's order holds, all members see one order.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proto_wire::pb;
+use proto_wire::status::Code;
+
+use super::{World, text};
+use crate::logic::Answer;
+
+const USERS: u64 = 5;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A phone sends: from, to a user, or to the group when 0.
+    Send(u64, u64),
+    /// A phone repeats what was not answered, or what was.
+    Repeat(prop::sample::Index),
+    Turn,
+    Commit(u16),
+    Answer(u16),
+    /// All batches of a partition that wait fail.
+    Fail(u16),
+    /// The process dies; the oldest batches of so many partitions were written, but nobody knows.
+    Crash(u16),
+    /// A phone syncs.
+    Pull(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (1..=USERS, 0..=USERS).prop_map(|(from, to)| Step::Send(from, to)),
+        2 => any::<prop::sample::Index>().prop_map(Step::Repeat),
+        6 => Just(Step::Turn),
+        6 => (0u16..3).prop_map(Step::Commit),
+        6 => (0u16..3).prop_map(Step::Answer),
+        1 => (0u16..3).prop_map(Step::Fail),
+        1 => (0u16..3).prop_map(Step::Crash),
+        3 => (1..=USERS).prop_map(Step::Pull),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+/// A message that a phone wants to send, until it is answered.
+#[derive(Debug, Clone)]
+struct Upload {
+    from: u64,
+    to: u64,
+    id: [u8; 10],
+    /// The call in flight.
+    token: Option<u64>,
+    /// The number that it was acknowledged with.
+    number: Option<u64>,
+}
+
+struct Phones {
+    world: World,
+    group: u64,
+    uploads: Vec<Upload>,
+    /// What each phone has applied, by number.
+    applied: BTreeMap<u64, BTreeMap<u64, pb::Change>>,
+    cursors: BTreeMap<u64, pb::Cursor>,
+    pulls: BTreeMap<u64, u64>,
+}
+
+impl Phones {
+    fn new(partitions: u16, hot_bytes: usize) -> Self {
+        let mut world = World::new(partitions, hot_bytes);
+        let members: Vec<u64> = (1..=USERS).collect();
+        let group = world.create_group(1, [0xff; 10], &members);
+        Self {
+            world,
+            group,
+            uploads: Vec::new(),
+            applied: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+            pulls: BTreeMap::new(),
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        let partitions = self.world.partitions;
+        match step {
+            Step::Send(from, to) => {
+                // A phone sends in order: the next when the one before was answered.
+                if self.uploads.iter().any(|upload| upload.from == *from && upload.number.is_none()) {
+                    return;
+                }
+                let index = self.uploads.len() as u64;
+                let mut id = [0; 10];
+                id[..8].copy_from_slice(&index.to_be_bytes());
+                let to = if *to == 0 { self.group } else { *to };
+                self.uploads.push(Upload { from: *from, to, id, token: None, number: None });
+                self.call(index as usize);
+            }
+            Step::Repeat(index) if !self.uploads.is_empty() => self.call(index.index(self.uploads.len())),
+            Step::Repeat(_) => {}
+            Step::Turn => self.turn(),
+            Step::Commit(partition) => drop(self.world.store.commit(partition % partitions)),
+            Step::Answer(partition) => drop(self.world.store.answer(partition % partitions)),
+            Step::Fail(partition) => self.world.store.fail(partition % partitions),
+            Step::Crash(written) => {
+                for partition in 0..partitions.min(*written) {
+                    self.world.store.commit_untold(partition);
+                }
+                self.crash();
+            }
+            Step::Pull(user) => {
+                let token = self.world.token();
+                let cursor = self.cursors.get(user).copied();
+                let request = pb::PullRequest { cursor, max_changes: 3, ..Default::default() };
+                self.world.core.pull(self.world.at, token, *user, 1, &request);
+                self.pulls.insert(token, *user);
+            }
+        }
+    }
+
+    fn call(&mut self, index: usize) {
+        let Upload { from, to, id, .. } = self.uploads[index];
+        let token = self.world.send(from, to, id, &format!("{index}"));
+        self.uploads[index].token = Some(token);
+    }
+
+    fn turn(&mut self) {
+        self.world.turn();
+        for (token, answer) in std::mem::take(&mut self.world.answers) {
+            match answer {
+                Ok(Answer::Sent(reply)) => self.acknowledged(token, &reply),
+                Ok(Answer::Page(page)) => {
+                    let user = self.pulls.remove(&token).expect("it was asked for");
+                    self.apply(user, page.to_page());
+                }
+                Ok(other) => panic!("nobody asked for {other:?}"),
+                Err(status) => {
+                    assert!(matches!(status.code, Code::Unavailable | Code::Overloaded), "{status}");
+                }
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, token: u64, reply: &pb::SendReply) {
+        let number = reply.number.expect("a sent message has a number").number;
+        // A repeat may have been sent since; then this answer came for an earlier call.
+        if let Some(upload) = self.uploads.iter_mut().find(|upload| upload.token == Some(token)) {
+            assert!(upload.number.is_none_or(|before| before == number), "the first answer again");
+            upload.number = Some(number);
+        }
+    }
+
+    fn apply(&mut self, user: u64, page: pb::Page) {
+        let cursor = self.cursors.entry(user).or_default();
+        assert!(page.after <= cursor.number || page.changes.is_empty(), "no gap");
+        let applied = self.applied.entry(user).or_default();
+        for change in page.changes {
+            let before = applied.insert(change.number, change.clone());
+            assert!(before.is_none_or(|before| before == change), "a number is given once");
+        }
+        cursor.log_epoch = page.log_epoch;
+        cursor.number = cursor.number.max(page.upto);
+    }
+
+    fn crash(&mut self) {
+        self.world.crash();
+        self.world.answers.clear();
+        self.pulls.clear();
+    }
+
+    /// Everything comes to rest: phones repeat until they have an answer.
+    fn rest(&mut self) {
+        for _ in 0..10 {
+            self.run();
+            let open: Vec<usize> =
+                (0..self.uploads.len()).filter(|index| self.uploads[*index].number.is_none()).collect();
+            if open.is_empty() {
+                return;
+            }
+            open.into_iter().for_each(|index| self.call(index));
+        }
+        panic!("uploads stay without an answer");
+    }
+
+    fn run(&mut self) {
+        loop {
+            self.turn();
+            if self.world.core.is_idle() {
+                return;
+            }
+            self.world.store.run();
+        }
+    }
+
+    fn check(&mut self) {
+        let mut orders = Vec::new();
+        for user in 1..=USERS {
+            let log = self.world.log(user, 4);
+            for change in &log {
+                if let Some(before) = self.applied.get(&user).and_then(|applied| applied.get(&change.number))
+                {
+                    assert_eq!(before, change, "a phone that was told a number finds it unchanged");
+                }
+            }
+            self.check_messages(user, &log);
+            let of_group = log.iter().filter_map(|change| match &change.body {
+                Some(pb::change::Body::Message(message)) if message.to == self.group => {
+                    Some((message.group_number, message.text.clone()))
+                }
+                _ => None,
+            });
+            let order: Vec<_> = of_group.collect();
+            assert!(
+                order.is_sorted_by(|a, b| a.0 < b.0),
+                "the group's order is the order of its numbers: {order:?}"
+            );
+            orders.push(order);
+        }
+        assert!(orders.windows(2).all(|pair| pair[0] == pair[1]), "all members see one order: {orders:?}");
+        assert!(self.world.logs.iter().all(|line| line.contains("failed a commit")), "{:?}", self.world.logs);
+        assert_eq!(self.world.core.counters().duties, 0);
+    }
+
+    /// Every message for this user is in its log once, in each sender's order.
+    fn check_messages(&self, user: u64, log: &[pb::Change]) {
+        for from in 1..=USERS {
+            let expected: Vec<String> = (0..self.uploads.len())
+                .filter(|index| {
+                    let upload = &self.uploads[*index];
+                    upload.from == from && (user == from || upload.to == user || upload.to == self.group)
+                })
+                .map(|index| index.to_string())
+                .collect();
+            let sent_by = |change: &&pb::Change| matches!(&change.body, Some(pb::change::Body::Message(message)) if message.from == from);
+            let mut found: Vec<&str> = log.iter().filter(sent_by).map(text).collect();
+            if user == from {
+                // Its own messages to the group take their place when the group has numbered them.
+                found.sort_by_key(|text| text.parse::<u64>().expect("texts are indices"));
+            } else {
+                // Messages to the user and through the group take different ways: each keeps its order.
+                let group =
+                    |index: &&str| self.uploads[index.parse::<usize>().expect("an index")].to == self.group;
+                for through_group in [false, true] {
+                    let part: Vec<_> = found.iter().filter(|index| group(index) == through_group).collect();
+                    assert!(
+                        part.is_sorted_by_key(|index| index.parse::<u64>().expect("an index")),
+                        "{part:?}"
+                    );
+                }
+                found.sort_by_key(|text| text.parse::<u64>().expect("texts are indices"));
+            }
+            assert_eq!(found, expected, "messages of {from} in the log of {user}");
+        }
+        for upload in self.uploads.iter().filter(|upload| upload.from == user && upload.to != self.group) {
+            let number = upload.number.expect("at rest every upload is answered");
+            assert!(log.iter().any(|change| change.number == number
+                && change.item.is_some_and(|item| item.origin == user && item.number == number)));
+        }
+    }
+}
+
+fn run(partitions: u16, hot_bytes: usize, steps: &[Step]) {
+    let mut phones = Phones::new(partitions, hot_bytes);
+    for step in steps {
+        phones.step(step);
+    }
+    phones.rest();
+    phones.check();
+    // What is on the disk alone says the same.
+    phones.crash();
+    phones.rest();
+    phones.check();
+    assert_eq!(phones.world.core.counters().recovered_landed, phones.world.core.counters().recovered);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nothing_is_lost_doubled_or_reordered(steps in steps(), hot: bool) {
+        run(1, if hot { 1 << 20 } else { 0 }, &steps);
+    }
+
+    #[test]
+    fn nor_with_several_partitions(steps in steps(), hot: bool) {
+        run(3, if hot { 1 << 20 } else { 0 }, &steps);
+    }
+}

@@ -1,0 +1,204 @@
+//! The core over a store in memory, stepped by hand: phones, a gateway, crashes at any step.
+
+mod cold;
+mod crashes;
+mod presence;
+mod sync;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proto_wire::names::UploadId;
+use proto_wire::pb;
+use proto_wire::status::Status;
+
+use super::{Action, Answer, At, Core, CoreConfig};
+use crate::storage::ChangeLog as _;
+use crate::storage::memory::Memory;
+
+/// One process with its disk.
+pub(super) struct World {
+    pub core: Core,
+    pub store: Memory,
+    pub at: At,
+    pub answers: BTreeMap<u64, Result<Answer, Status>>,
+    pub notifies: Vec<(u64, pb::NotifyRequest)>,
+    pub logs: Vec<String>,
+    /// Bounds memory for rows; 0 makes every read go to the disk.
+    hot_bytes: usize,
+    tokens: u64,
+    starts: u64,
+    partitions: u16,
+}
+
+impl World {
+    pub fn new(partitions: u16, hot_bytes: usize) -> Self {
+        let at = At { now_ms: 1_000_000, unix_ms: 1_800_000_000_000 };
+        let core = core(1, partitions, hot_bytes);
+        let store = Memory::new(partitions);
+        let mut world = Self {
+            core,
+            store,
+            at,
+            answers: BTreeMap::new(),
+            notifies: Vec::new(),
+            logs: Vec::new(),
+            hot_bytes,
+            tokens: 0,
+            starts: 1,
+            partitions,
+        };
+        world.run();
+        assert!(world.core.is_ready());
+        world
+    }
+
+    pub fn token(&mut self) -> u64 {
+        self.tokens += 1;
+        self.tokens
+    }
+
+    /// One turn: what the store has ended goes in, what the core wants goes out.
+    pub fn turn(&mut self) {
+        let mut completions = Vec::new();
+        self.store.poll(&mut completions);
+        for completion in completions {
+            self.core.handle_completion(self.at, completion);
+        }
+        while let Some(action) = self.core.poll_action(self.at) {
+            match action {
+                Action::Submit { partition, batch } => {
+                    self.store.submit(partition, batch).expect("the core bounds its batches")
+                }
+                Action::Read { partition, read } => {
+                    self.store.read(partition, read).expect("the core bounds its reads")
+                }
+                Action::Answer { token, answer } => {
+                    assert!(self.answers.insert(token, answer).is_none(), "a call has one answer");
+                }
+                Action::Notify { token, request, .. } => self.notifies.push((token, request)),
+                Action::Log(text) => self.logs.push(text),
+            }
+        }
+    }
+
+    /// Until nothing moves any more.
+    pub fn run(&mut self) {
+        loop {
+            self.turn();
+            let waits = (0..self.partitions).any(|p| self.store.waiting(p) + self.store.waiting_reads(p) > 0);
+            if !waits {
+                assert!(self.core.is_idle());
+                return;
+            }
+            self.store.run();
+        }
+    }
+
+    /// The process dies and another starts on its disk. Answers that were not given are lost.
+    pub fn crash(&mut self) {
+        self.store.crash();
+        self.starts += 1;
+        self.core = core(self.starts, self.partitions, self.hot_bytes);
+        self.notifies.clear();
+    }
+
+    pub fn send(&mut self, from: u64, to: u64, id: [u8; 10], text: &str) -> u64 {
+        let token = self.token();
+        let request = pb::SendRequest { id: self.upload_id(id), to, text: text.to_owned() };
+        self.core.send(self.at, token, from, &request);
+        token
+    }
+
+    pub fn upload_id(&self, random: [u8; 10]) -> Bytes {
+        Bytes::copy_from_slice(&UploadId::new(self.at.unix_ms, random).0)
+    }
+
+    pub fn sent(&mut self, token: u64) -> pb::SendReply {
+        match self.answers.remove(&token) {
+            Some(Ok(Answer::Sent(reply))) => reply,
+            other => panic!("a sent message was expected, not {other:?}"),
+        }
+    }
+
+    pub fn error(&mut self, token: u64) -> Status {
+        match self.answers.remove(&token) {
+            Some(Err(status)) => status,
+            other => panic!("an error was expected, not {other:?}"),
+        }
+    }
+
+    pub fn create_group(&mut self, owner: u64, id: [u8; 10], members: &[u64]) -> u64 {
+        let token = self.token();
+        let request = pb::CreateGroupRequest {
+            id: self.upload_id(id),
+            name: "group".into(),
+            members: members.to_vec(),
+        };
+        self.core.create_group(self.at, token, owner, &request);
+        self.run();
+        match self.answers.remove(&token) {
+            Some(Ok(Answer::Group(reply))) => reply.group,
+            other => panic!("a group was expected, not {other:?}"),
+        }
+    }
+
+    /// One page, with the store running.
+    pub fn pull(&mut self, user: u64, request: pb::PullRequest) -> Result<pb::Page, Status> {
+        let token = self.token();
+        self.core.pull(self.at, token, user, 1, &request);
+        self.run();
+        match self.answers.remove(&token) {
+            Some(Ok(Answer::Page(page))) => {
+                let decoded = page.to_page();
+                assert_eq!((page.given.log_epoch, page.given.number), (decoded.log_epoch, decoded.upto));
+                Ok(decoded)
+            }
+            Some(Err(status)) => Err(status),
+            other => panic!("a page was expected, not {other:?}"),
+        }
+    }
+
+    /// All that a user has, read from the beginning in pages of `max_changes`.
+    pub fn log(&mut self, user: u64, max_changes: u32) -> Vec<pb::Change> {
+        let mut changes: Vec<pb::Change> = Vec::new();
+        let mut cursor = pb::Cursor::default();
+        loop {
+            let request = pb::PullRequest { cursor: Some(cursor), max_changes, ..Default::default() };
+            let page = self.pull(user, request).expect("the log is whole");
+            assert_eq!(page.after, cursor.number);
+            assert!(!(page.more && page.changes.is_empty()), "a page with more is never empty");
+            let numbers = page.changes.iter().map(|change| change.number);
+            assert!(numbers.clone().is_sorted_by(|a, b| a < b));
+            assert!(numbers.clone().all(|number| number > page.after && number <= page.upto));
+            changes.extend(page.changes);
+            cursor = pb::Cursor { log_epoch: page.log_epoch, number: page.upto };
+            if !page.more {
+                return changes;
+            }
+        }
+    }
+
+    /// Lets time pass and timers run.
+    pub fn pass(&mut self, ms: u64) {
+        let end = self.at.now_ms + ms;
+        while self.at.now_ms < end {
+            let step = self.core.poll_timeout().map_or(end, |due| due.clamp(self.at.now_ms + 1, end));
+            self.at.unix_ms += step - self.at.now_ms;
+            self.at.now_ms = step;
+            self.core.handle_timeout(self.at);
+            self.run();
+        }
+    }
+}
+
+fn core(backend: u64, partitions: u16, hot_bytes: usize) -> Core {
+    Core::new(CoreConfig { hot_bytes, ..CoreConfig::new(backend, backend, partitions) })
+}
+
+pub(super) fn text(change: &pb::Change) -> &str {
+    match &change.body {
+        Some(pb::change::Body::Message(message)) => &message.text,
+        _ => "",
+    }
+}

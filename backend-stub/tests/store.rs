@@ -1,0 +1,229 @@
+//! The embedded store on a real disk: killed, locked, of a newer version, torn.
+
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::{env, process};
+
+use backend_stub::storage::embedded::{Embedded, OpenError, Opened, Options};
+use backend_stub::storage::{Batch, ChangeLog, Completion, Query, Read};
+
+/// Names the directory for the child of `killed_at_any_moment`.
+const CHILD: &str = "MOORGATE_STORE_CHILD";
+
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = env::temp_dir().join(format!("moorgate-store-{name}-{}", process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        Self(dir)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A store whose completions can be waited for.
+struct Store {
+    store: Embedded,
+    woken: Receiver<()>,
+    done: Vec<Completion>,
+}
+
+impl Store {
+    fn open(dir: &Path, partitions: u16) -> Result<(Self, Opened), OpenError> {
+        let (wake, woken) = channel();
+        let options = Options { partitions, ..Options::new(dir) };
+        let (store, opened) = Embedded::open(&options, |_| {
+            let wake = wake.clone();
+            Box::new(move || {
+                // The owner may be gone already.
+                let _ = wake.send(());
+            })
+        })?;
+        Ok((Self { store, woken, done: Vec::new() }, opened))
+    }
+
+    fn next(&mut self) -> Completion {
+        loop {
+            if !self.done.is_empty() {
+                return self.done.remove(0);
+            }
+            self.store.poll(&mut self.done);
+            if self.done.is_empty() {
+                self.woken.recv().expect("the store's threads live as long as it does");
+            }
+        }
+    }
+
+    fn commit(&mut self, partition: u16, batch: Batch) {
+        let wanted = batch.token;
+        self.store.submit(partition, batch).expect("nothing waits");
+        assert!(matches!(self.next(), Completion::Committed { token } if token == wanted));
+    }
+
+    /// The numbers of all rows in a partition.
+    fn numbers(&mut self, partition: u16) -> BTreeSet<u64> {
+        let scan = Query::Scan {
+            from: vec![],
+            to: vec![0xff; 9],
+            max_rows: u32::MAX,
+            max_bytes: u32::MAX,
+            reverse: false,
+        };
+        self.store.read(partition, Read { token: 1, queries: vec![scan] }).expect("nothing waits");
+        let Completion::Read { answer: Ok(rows), .. } = self.next() else { panic!("a read was asked for") };
+        rows[0]
+            .rows
+            .iter()
+            .map(|(key, _)| u64::from_be_bytes(key[..8].try_into().expect("8 bytes")))
+            .collect()
+    }
+}
+
+/// A batch of two rows that belong together, so that half of one would show.
+fn batch(token: u64) -> Batch {
+    let mut batch = Batch::new(token);
+    batch.put(&(2 * token).to_be_bytes(), &[7; 120]);
+    batch.put(&(2 * token + 1).to_be_bytes(), &token.to_be_bytes());
+    batch
+}
+
+/// Not a test of its own: the process that `killed_at_any_moment` kills.
+#[test]
+fn child_that_appends() {
+    let Ok(dir) = env::var(CHILD) else { return };
+    let (mut store, _) = Store::open(Path::new(&dir), 1).expect("the parent has let go of it");
+    let first = store.numbers(0).last().map_or(0, |last| last / 2 + 1);
+    let mut out = std::io::stdout();
+    for token in first.. {
+        store.store.submit(0, batch(token)).expect("16 are below the bound");
+        if token >= first + 16 {
+            let Completion::Committed { token } = store.next() else { panic!("only batches were submitted") };
+            writeln!(out, "acknowledged {token}").expect("the parent reads");
+            out.flush().expect("the parent reads");
+        }
+    }
+}
+
+fn start_child(dir: &Path) -> Child {
+    Command::new(env::current_exe().expect("a test runs from a file"))
+        .args(["--exact", "child_that_appends", "--nocapture"])
+        .env(CHILD, dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a process can be started")
+}
+
+#[test]
+fn killed_at_any_moment_nothing_acknowledged_is_lost() {
+    let dir = Dir::new("kill");
+    let mut acknowledged = None;
+    for round in 0..8u64 {
+        let mut child = start_child(&dir.0);
+        let out = BufReader::new(child.stdout.take().expect("it is piped"));
+        let enough = 1 + round * 37;
+        let mut seen = 0;
+        for line in out.lines().map_while(Result::ok) {
+            let Some(token) = line.strip_prefix("acknowledged ") else { continue };
+            acknowledged = Some(token.parse::<u64>().expect("a number"));
+            seen += 1;
+            if seen == enough {
+                child.kill().expect("it runs");
+            }
+        }
+        child.wait().expect("it was started here");
+        assert!(seen >= enough, "the child did its work");
+        let (mut store, _) = Store::open(&dir.0, 1).expect("a killed process holds nothing");
+        let numbers = store.numbers(0);
+        let last = acknowledged.expect("something was acknowledged");
+        let count = numbers.len() as u64;
+        assert!(count >= 2 * (last + 1), "all that was acknowledged is there");
+        assert_eq!(numbers.last(), Some(&(count - 1)), "and nothing is missing before the last");
+        assert_eq!(count % 2, 0, "a batch is there as a whole or not at all");
+    }
+}
+
+#[test]
+fn a_second_process_is_refused_while_the_first_runs() {
+    let dir = Dir::new("lock");
+    let (store, opened) = Store::open(&dir.0, 2).expect("a new directory");
+    assert!(opened.created);
+    let error = Store::open(&dir.0, 2).err().expect("it is in use");
+    assert!(matches!(error, OpenError::InUse { .. }));
+    assert!(error.to_string().contains("in use by another process"), "{error}");
+    drop(store);
+    let (_, opened) = Store::open(&dir.0, 7).expect("the first is gone");
+    assert_eq!(
+        opened,
+        Opened { created: false, partitions: 2, cut: vec![] },
+        "partitions are fixed when it is made"
+    );
+}
+
+#[test]
+fn a_newer_version_and_a_foreign_directory_are_refused_with_what_to_do() {
+    let dir = Dir::new("version");
+    drop(Store::open(&dir.0, 1).expect("a new directory"));
+    fs::write(dir.0.join("VERSION"), "moorgate-store 2\npartitions 1\nsomething new\n").unwrap();
+    let error = Store::open(&dir.0, 1).err().expect("it is newer");
+    assert!(
+        error.to_string().contains("newer version") && error.to_string().contains("run that version"),
+        "{error}"
+    );
+    fs::write(dir.0.join("VERSION"), "something else\n").unwrap();
+    assert!(matches!(Store::open(&dir.0, 1).err(), Some(OpenError::Foreign { .. })));
+    fs::remove_file(dir.0.join("VERSION")).unwrap();
+    assert!(matches!(Store::open(&dir.0, 1).err(), Some(OpenError::Foreign { .. })));
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_told() {
+    let dir = Dir::new("torn");
+    let (mut store, _) = Store::open(&dir.0, 1).expect("a new directory");
+    for token in 0..10 {
+        store.commit(0, batch(token));
+    }
+    drop(store);
+    let journal = fs::read_dir(dir.0.join("p0"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "jnl"))
+        .expect("the engine has a journal");
+    // The last batch was being written when the power went: its end is missing.
+    let bytes = fs::read(&journal).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;
+    OpenOptions::new().write(true).open(&journal).unwrap().set_len(end - 20).unwrap();
+    let (mut store, opened) = Store::open(&dir.0, 1).expect("a torn tail is no damage");
+    assert_eq!(opened.cut.len(), 1, "{opened:?}");
+    assert!(opened.cut[0].contains("torn tail"), "{opened:?}");
+    assert_eq!(store.numbers(0).len(), 18);
+    store.commit(0, batch(9));
+    drop(store);
+    let (mut store, opened) = Store::open(&dir.0, 1).expect("it was mended");
+    assert!(opened.cut.is_empty());
+    assert_eq!(store.numbers(0).len(), 20);
+}
+
+#[test]
+fn partitions_keep_apart_and_reads_see_what_was_committed() {
+    let dir = Dir::new("partitions");
+    let (mut store, _) = Store::open(&dir.0, 3).expect("a new directory");
+    for partition in 0..3u16 {
+        store.commit(partition, batch(u64::from(partition)));
+        assert_eq!(store.numbers(partition).len(), 2);
+    }
+    let mut delete = Batch::new(9);
+    delete.delete(&0u64.to_be_bytes());
+    store.commit(0, delete);
+    assert_eq!(store.numbers(0).len(), 1);
+    assert_eq!(store.numbers(1).len(), 2);
+}
