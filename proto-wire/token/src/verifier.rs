@@ -158,6 +158,19 @@ mod tests {
         assert!(!format!("{issuer:?}").contains(issuer.to_pem().lines().nth(1).expect("a line")));
     }
 
+    /// RFC 8410, section 10: a private key and its public key as any other tool writes them.
+    #[test]
+    fn keys_have_the_form_that_the_standard_gives() {
+        let private = "-----BEGIN PRIVATE KEY-----\n\
+                       MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n\
+                       -----END PRIVATE KEY-----\n";
+        let public = "-----BEGIN PUBLIC KEY-----\n\
+                      MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n\
+                      -----END PUBLIC KEY-----\n";
+        let issuer = IssuerKey::from_pem(private).expect("the standard's key");
+        assert_eq!((issuer.to_pem().as_str(), issuer.public_pem().as_str()), (private, public));
+    }
+
     #[test]
     fn times_are_kept_to_the_second() {
         let (issuer, verifier) = pair();
