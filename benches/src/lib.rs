@@ -5,3 +5,5 @@ pub mod clock;
 pub mod latency;
 pub mod limits;
 pub mod workload;
+pub mod fleet;
+pub mod signals;
