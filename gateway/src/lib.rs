@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod budget;
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod limits;
 pub mod session;
 pub mod shard;

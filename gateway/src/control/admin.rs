@@ -1,0 +1,95 @@
+//! Admin HTTP: metrics, status, health, drain.
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc::Sender;
+
+use super::metrics;
+use super::serve::Running;
+
+#[derive(Clone)]
+struct Shared {
+    running: Arc<Running>,
+    drain: Sender<u64>,
+}
+
+pub fn router(running: Arc<Running>, drain: Sender<u64>) -> Router {
+    Router::new()
+        .route("/metrics", get(show_metrics))
+        .route("/status", get(show_status))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(is_ready))
+        .route("/drain", post(start_drain))
+        .with_state(Shared { running, drain })
+}
+
+async fn show_metrics(State(shared): State<Shared>) -> impl IntoResponse {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], metrics::render(&shared.running))
+}
+
+async fn show_status(State(shared): State<Shared>) -> Json<Value> {
+    let running = &shared.running;
+    let sum = |of: fn(&crate::shard::counters::Counters) -> u64| {
+        running.counters.iter().map(|counters| of(counters)).sum::<u64>()
+    };
+    let connections = sum(|counters| counters.connections.value());
+    let (live, anonymous) = (sum(|c| c.live.value()), sum(|c| c.anonymous.value()));
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "gateway": format!("{:016x}", running.gateway),
+        "uptime_seconds": running.started.elapsed().as_secs(),
+        "listen": running.listen.to_string(),
+        "admin": running.admin.to_string(),
+        "backends": running.config.backends.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "upstream_up": sum(|c| c.upstream_up.value()),
+        "connections": connections,
+        "sessions": {
+            "hello": connections.saturating_sub(live + anonymous),
+            "anonymous": anonymous,
+            "live": live,
+            "with_extra": sum(|c| c.with_extra.value()),
+        },
+        "queued_bytes": sum(|c| c.queued_bytes.value()),
+        "partial_bytes": sum(|c| c.partial_bytes.value()),
+        "calls_in_flight": sum(|c| c.calls_in_flight.value()),
+        "resident_bytes": metrics::resident_bytes(),
+        "shards": running.counters.iter().map(|c| c.connections.value()).collect::<Vec<_>>(),
+    }))
+}
+
+/// Ready when every shard has a backend.
+async fn is_ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
+    if shared.running.counters.iter().all(|counters| counters.upstream_up.value() > 0) {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "a shard has no backend\n")
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DrainQuery {
+    /// The time over which phones are told to go.
+    #[serde(default = "a_minute")]
+    over_ms: u64,
+}
+
+fn a_minute() -> u64 {
+    60_000
+}
+
+async fn start_drain(State(shared): State<Shared>, query: Query<DrainQuery>) -> (StatusCode, &'static str) {
+    match shared.drain.try_send(query.over_ms) {
+        Ok(()) => (StatusCode::ACCEPTED, "draining\n"),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "a drain is being started already\n"),
+    }
+}

@@ -1,0 +1,7 @@
+//! What is not the data path: start and stop, signals, keys, admin HTTP, logs. One thread with a small tokio
+//! runtime.
+
+mod admin;
+pub mod log;
+mod metrics;
+pub mod serve;

@@ -1,0 +1,172 @@
+//! Starts the shards, runs the control thread, stops everything.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use gateway_ring::{ListenOptions, available_cores, listener, probe};
+use proto_wire_token::Verifier;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tuning::{Host, Need, Role, Severity};
+
+use super::{admin, log};
+use crate::config::Config;
+use crate::limits;
+use crate::shard::counters::Counters;
+use crate::shard::{Command, ShardConfig, ShardHandle, SharedVerify, spawn};
+
+/// A gateway that runs.
+pub struct Running {
+    pub listen: SocketAddr,
+    pub admin: SocketAddr,
+    pub gateway: u64,
+    pub started: Instant,
+    pub shards: Vec<ShardHandle>,
+    pub counters: Vec<Arc<Counters>>,
+    pub config: Config,
+}
+
+/// Runs a gateway until it is told to stop. `ready` is called once it accepts.
+pub fn run(config: Config, ready: impl FnOnce(&Running)) -> Result<()> {
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    control.block_on(async {
+        let admin_listener = bind_admin(config.admin).await?;
+        let admin_addr = admin_listener.local_addr()?;
+        let running = Arc::new(start(config, admin_addr)?);
+        let (drain, mut drains) = tokio::sync::mpsc::channel(8);
+        let app = admin::router(Arc::clone(&running), drain);
+        let server = tokio::spawn(async move { axum::serve(admin_listener, app).await });
+        ready(&running);
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut watch = tokio::time::interval(std::time::Duration::from_secs(1));
+        let outcome = loop {
+            tokio::select! {
+                _ = terminate.recv() => break Ok(()),
+                _ = interrupt.recv() => break Ok(()),
+                _ = hangup.recv() => reload(&running),
+                Some(over_ms) = drains.recv() => command_all(&running, || Command::Drain { over_ms }),
+                _ = watch.tick() => {
+                    if running.shards.iter().any(ShardHandle::has_ended) {
+                        break Err(anyhow::anyhow!("a shard ended by itself; see the log above"));
+                    }
+                }
+            }
+        };
+        tracing::info!("stopping");
+        let grace_ms = running.config.grace_ms;
+        command_all(&running, || Command::Stop { grace_ms });
+        server.abort();
+        // The server's handlers hold the other reference; they end with it.
+        let _ = server.await;
+        wait_for_shards(&running, grace_ms).await;
+        outcome
+    })
+}
+
+async fn wait_for_shards(running: &Running, grace_ms: u64) {
+    let until = Instant::now() + std::time::Duration::from_millis(grace_ms + 3_000);
+    while Instant::now() < until && !running.shards.iter().all(ShardHandle::has_ended) {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+async fn bind_admin(addr: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(addr).await.with_context(|| {
+        format!(
+            "cannot listen on {addr} for --admin; see who has it with: ss -ltnp 'sport = :{}'",
+            addr.port()
+        )
+    })
+}
+
+fn start(config: Config, admin: SocketAddr) -> Result<Running> {
+    probe()?;
+    let descriptors = tuning::raise_descriptor_limit().unwrap_or(1024);
+    let cores = if config.cores.is_empty() { available_cores() } else { config.cores.clone() };
+    let connections = config.max_connections as u64;
+    let count = tuning::shards_for(connections, cores.len() as u64, descriptors);
+    report_findings(&config)?;
+    let verifier = read_keys(&config.verify_key)?;
+    // Shards share the port, so a gateway that runs already would share it too: see first that it is free.
+    drop(listener(config.listen, &ListenOptions::default())?);
+    let gateway = random()?;
+    let limits = Arc::new(config.limits.clone());
+    let (refusals, lines) = sync_channel(limits::REFUSALS_WAITING_MAX);
+    std::thread::Builder::new().name("refusals".into()).spawn(move || log::write_refusals(&lines))?;
+    let (mut shards, mut counters) = (Vec::new(), Vec::new());
+    let mut listen = config.listen;
+    for index in 0..count {
+        let counted = Arc::new(Counters::default());
+        let shard = spawn(ShardConfig {
+            index: index as u16,
+            core: Some(cores[index as usize % cores.len()]),
+            gateway,
+            max_connections: (connections * 105).div_ceil(100 * count) as u32,
+            listen,
+            backends: config.backends.clone(),
+            limits: Arc::clone(&limits),
+            verifier: Arc::clone(&verifier),
+            counters: Arc::clone(&counted),
+            refusals: refusals.clone(),
+            seed: random()?,
+        })?;
+        listen = shard.listen;
+        shards.push(shard);
+        counters.push(counted);
+    }
+    Ok(Running { listen, admin, gateway, started: Instant::now(), shards, counters, config })
+}
+
+/// Says what will not fit, before it does not.
+fn report_findings(config: &Config) -> Result<()> {
+    let mut need = Need::new(Role::Gateway, config.max_connections as u64);
+    need.listen_port = Some(config.listen.port()).filter(|&port| port != 0);
+    for finding in tuning::check(&Host::read(), &need) {
+        match finding.severity {
+            Severity::Fatal => bail!("{finding}"),
+            Severity::Warning => tracing::warn!("{finding}"),
+            Severity::Note => tracing::debug!("{finding}"),
+        }
+    }
+    Ok(())
+}
+
+fn read_keys(path: &Path) -> Result<SharedVerify> {
+    let pem = std::fs::read_to_string(path).with_context(|| {
+        format!("cannot read the public keys {} (name them with --verify-key)", path.display())
+    })?;
+    let verifier = Verifier::from_pems(&[&pem])
+        .with_context(|| format!("{} does not hold public keys of issuers", path.display()))?;
+    Ok(Arc::new(verifier))
+}
+
+/// Keys that cannot be read leave the old ones in place.
+fn reload(running: &Running) {
+    match read_keys(&running.config.verify_key) {
+        Ok(keys) => {
+            command_all(running, || Command::ReloadKeys(Arc::clone(&keys)));
+            tracing::info!("the keys were read again");
+        }
+        Err(error) => tracing::error!("the keys stay as they were: {error:#}"),
+    }
+}
+
+fn command_all(running: &Running, command: impl Fn() -> Command) {
+    for (index, shard) in running.shards.iter().enumerate() {
+        if !shard.send(command()) {
+            tracing::error!(shard = index, "the shard's mailbox is full; the command did not reach it");
+        }
+    }
+}
+
+fn random() -> Result<u64> {
+    let random =
+        getrandom::u64().map_err(|error| anyhow::anyhow!("the kernel gives no random numbers: {error}"))?;
+    Ok(random.max(1))
+}
