@@ -313,7 +313,7 @@ mod tests {
             service: 9,
             compression: 1,
             credit: 77,
-            identity: (with & 2 != 0).then(|| Identity {
+            identity: (with & 2 != 0).then_some(Identity {
                 user: 11,
                 device: 12,
                 route: Route { gateway: 13, shard: 14, slot: 15, generation: 16 },
