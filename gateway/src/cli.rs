@@ -130,7 +130,7 @@ impl Overrides {
             config.cores = self.cores.clone();
         }
         if let Some(heartbeat_s) = self.heartbeat {
-            config.limits.heartbeat_ms = heartbeat_s * 1000;
+            config.limits.heartbeat_ms = heartbeat_s.saturating_mul(1000);
         }
     }
 }
@@ -197,8 +197,13 @@ fn make_token(args: &TokenArgs) -> Result<()> {
     })?;
     let key = IssuerKey::from_pem(&pem).with_context(|| format!("{} is no issuer's key", path.display()))?;
     let issued_s = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let claims =
-        Claims { user: args.user, home: 0, device: args.device, issued_s, expires_s: issued_s + args.ttl };
+    let claims = Claims {
+        user: args.user,
+        home: 0,
+        device: args.device,
+        issued_s,
+        expires_s: issued_s.saturating_add(args.ttl),
+    };
     println!("{}", key.mint(&claims));
     Ok(())
 }

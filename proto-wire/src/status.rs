@@ -37,7 +37,7 @@ codes! {
     Deadline = 7, "deadline";
     /// The callee sheds load; the reply says when to try again. It was not applied.
     Overloaded = 8, "overloaded";
-    /// No backend can be reached. It was not applied unless it had been sent.
+    /// No backend can be reached. It was not applied.
     Unavailable = 9, "unavailable";
     /// The owner of the section is another; the newer table comes along. It was not applied.
     Moved = 10, "moved";

@@ -1,6 +1,7 @@
 //! Admin HTTP: metrics, status, health, drain.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
@@ -66,9 +67,11 @@ async fn show_status(State(shared): State<Shared>) -> Json<Value> {
     }))
 }
 
-/// Ready when every shard has a backend.
+/// Ready when every shard has a backend and nobody drains it.
 async fn is_ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
-    if shared.running.counters.iter().all(|counters| counters.upstream_up.value() > 0) {
+    if shared.running.draining.load(Ordering::Relaxed) {
+        (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    } else if shared.running.counters.iter().all(|counters| counters.upstream_up.value() > 0) {
         (StatusCode::OK, "ready\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "a shard has no backend\n")
@@ -83,12 +86,15 @@ struct DrainQuery {
     over_ms: u64,
 }
 
+/// A drain takes at most a day.
+const DRAIN_MS_MAX: u64 = 24 * 3600 * 1000;
+
 fn a_minute() -> u64 {
     60_000
 }
 
 async fn start_drain(State(shared): State<Shared>, query: Query<DrainQuery>) -> (StatusCode, &'static str) {
-    match shared.drain.try_send(query.over_ms) {
+    match shared.drain.try_send(query.over_ms.min(DRAIN_MS_MAX)) {
         Ok(()) => (StatusCode::ACCEPTED, "draining\n"),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "a drain is being started already\n"),
     }

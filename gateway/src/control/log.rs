@@ -1,6 +1,7 @@
 //! Logging to standard error, and the lines of refused connections.
 
 use std::fmt::Write;
+use std::io::IsTerminal;
 use std::sync::mpsc::Receiver;
 
 use tracing_subscriber::EnvFilter;
@@ -15,7 +16,12 @@ pub fn start(filter: &str) {
     }
     let filter = parsed.unwrap_or_else(|_| EnvFilter::new("info"));
     // Tests start several gateways in one process: the first one's logging stays.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let ansi = std::io::stderr().is_terminal();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(ansi)
+        .try_init();
 }
 
 /// Writes refusals until all shards are gone.

@@ -75,7 +75,9 @@ fn turns(text: &mut String, shards: &[std::sync::Arc<Counters>]) {
         let bound = TURN_BOUNDS_US.get(at).map_or("+Inf".to_owned(), |&us| (us as f64 / 1e6).to_string());
         let _ = writeln!(text, "moorgate_turn_seconds_bucket{{le=\"{bound}\"}} {below}");
     }
-    let _ = writeln!(text, "moorgate_turn_seconds_count {below}");
+    let us: u64 = shards.iter().map(|counters| counters.turn_us.value()).sum();
+    let _ =
+        writeln!(text, "moorgate_turn_seconds_count {below}\nmoorgate_turn_seconds_sum {}", us as f64 / 1e6);
 }
 
 fn gauge(text: &mut String, name: &str, help: &str, value: u64) {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
@@ -28,6 +29,8 @@ pub struct Running {
     pub shards: Vec<ShardHandle>,
     pub counters: Vec<Arc<Counters>>,
     pub config: Config,
+    /// Phones are asked to go elsewhere.
+    pub draining: AtomicBool,
 }
 
 /// Runs a gateway until it is told to stop. `ready` is called once it accepts.
@@ -50,7 +53,10 @@ pub fn run(config: Config, ready: impl FnOnce(&Running)) -> Result<()> {
                 _ = terminate.recv() => break Ok(()),
                 _ = interrupt.recv() => break Ok(()),
                 _ = hangup.recv() => reload(&running),
-                Some(over_ms) = drains.recv() => command_all(&running, || Command::Drain { over_ms }),
+                Some(over_ms) = drains.recv() => {
+                    running.draining.store(true, Ordering::Relaxed);
+                    command_all(&running, || Command::Drain { over_ms });
+                }
                 _ = watch.tick() => {
                     if running.shards.iter().any(ShardHandle::has_ended) {
                         break Err(anyhow::anyhow!("a shard ended by itself; see the log above"));
@@ -62,18 +68,23 @@ pub fn run(config: Config, ready: impl FnOnce(&Running)) -> Result<()> {
         let grace_ms = running.config.grace_ms;
         command_all(&running, || Command::Stop { grace_ms });
         server.abort();
-        // The server's handlers hold the other reference; they end with it.
-        let _ = server.await;
-        wait_for_shards(&running, grace_ms).await;
-        outcome
+        tokio::select! {
+            ended = wait_for_shards(&running, grace_ms) => outcome.and(ended),
+            _ = interrupt.recv() => bail!("stopped at once, at the second interrupt"),
+        }
     })
 }
 
-async fn wait_for_shards(running: &Running, grace_ms: u64) {
+async fn wait_for_shards(running: &Running, grace_ms: u64) -> Result<()> {
     let until = Instant::now() + std::time::Duration::from_millis(grace_ms + 3_000);
     while Instant::now() < until && !running.shards.iter().all(ShardHandle::has_ended) {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
+    let stuck = running.shards.iter().filter(|shard| !shard.has_ended()).count();
+    if stuck > 0 {
+        bail!("{stuck} shards did not end in time");
+    }
+    Ok(())
 }
 
 async fn bind_admin(addr: SocketAddr) -> Result<TcpListener> {
@@ -115,12 +126,21 @@ fn start(config: Config, admin: SocketAddr) -> Result<Running> {
             counters: Arc::clone(&counted),
             refusals: refusals.clone(),
             seed: random()?,
-        })?;
+        })
+        .inspect_err(|_| stop_all(&shards))?;
         listen = shard.listen;
         shards.push(shard);
         counters.push(counted);
     }
-    Ok(Running { listen, admin, gateway, started: Instant::now(), shards, counters, config })
+    let draining = AtomicBool::new(false);
+    Ok(Running { listen, admin, gateway, started: Instant::now(), shards, counters, config, draining })
+}
+
+/// One shard could not start: those that did end too.
+fn stop_all(shards: &[ShardHandle]) {
+    for shard in shards {
+        shard.send(Command::Stop { grace_ms: 0 });
+    }
 }
 
 /// Says what will not fit, before it does not.
@@ -160,7 +180,7 @@ fn reload(running: &Running) {
 fn command_all(running: &Running, command: impl Fn() -> Command) {
     for (index, shard) in running.shards.iter().enumerate() {
         if !shard.send(command()) {
-            tracing::error!(shard = index, "the shard's mailbox is full; the command did not reach it");
+            tracing::error!(shard = index, "a command did not reach the shard");
         }
     }
 }

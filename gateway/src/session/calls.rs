@@ -72,9 +72,7 @@ impl Session {
         put_reply(call_id, answer, owner);
         if was_sync {
             self.flags &= !flag::SYNC_IN_FLIGHT;
-            if let Some(given) = answer.given {
-                self.take_given(given, owner);
-            }
+            self.take_sync_end(answer.given, owner);
         }
     }
 

@@ -34,15 +34,15 @@ impl Session {
             owner.online(self);
         }
         // The timer still stands at HELLO's time-out. That is sooner than what is due now, and sets itself anew.
-        self.welcome(owner);
+        self.welcome(hello.version_minor, owner);
         Ok(())
     }
 
-    fn welcome(&self, owner: &mut impl Owner) {
+    fn welcome(&self, minor_of_phone: u32, owner: &mut impl Owner) {
         let limits = owner.limits();
         let welcome = pb::Welcome {
             version_major: VERSION_MAJOR,
-            version_minor: VERSION_MINOR,
+            version_minor: VERSION_MINOR.min(minor_of_phone),
             interval_ms: u32::from(self.interval_s) * 1000,
             server_time_ms: owner.unix_ms(),
             max_body_bytes: limits.max_body_bytes as u32,

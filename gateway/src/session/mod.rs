@@ -6,6 +6,8 @@
 mod calls;
 mod hello;
 mod news;
+#[cfg(test)]
+mod tests;
 
 use proto_wire::close::Reason;
 use proto_wire::frame::{self, Beat, Call, Frame, FrameError};

@@ -72,15 +72,15 @@ impl Session {
         true
     }
 
-    /// A sync's page passed to the phone. With less than the newest in it, the phone is told at once.
-    pub(super) fn take_given(&mut self, given: Cursor, owner: &mut impl Owner) {
-        if given.log_epoch != self.log_epoch {
-            return;
-        }
-        if given.number >= self.told {
+    /// A sync ended; `given` is the highest number of its page, if it gave one. When the phone lacks more than
+    /// that, it is told at once.
+    pub(super) fn take_sync_end(&mut self, given: Option<Cursor>, owner: &mut impl Owner) {
+        let given = given.filter(|given| given.log_epoch == self.log_epoch).map(|given| given.number);
+        if given.is_some_and(|given| given >= self.told) {
             self.told = self.applied;
         }
-        if given.number < self.newest {
+        let lacks = self.newest > given.unwrap_or(self.applied);
+        if lacks && (given.is_some() || !self.is_outstanding()) {
             self.notify(Class::Now, None, owner);
         }
     }

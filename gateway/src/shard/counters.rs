@@ -42,6 +42,8 @@ macro_rules! counts {
             pub closed: [Count; Reason::ALL.len()],
             /// Replies to phones by status code; the last is for codes without a name.
             pub replies: [Count; CODES],
+            /// Time of all turns, in us.
+            pub turn_us: Count,
             /// Turns by the time they took; the last is for longer ones.
             pub turns: [Count; TURN_BOUNDS_US.len() + 1],
         }
@@ -130,6 +132,7 @@ impl Counters {
     }
 
     pub fn turn(&self, us: u64) {
+        self.turn_us.add(us);
         let at = TURN_BOUNDS_US.iter().position(|&bound| us <= bound).unwrap_or(TURN_BOUNDS_US.len());
         self.turns[at].add(1);
     }

@@ -1,7 +1,7 @@
 //! A shard's thread: pinned, made, run to its end.
 
 use std::net::SocketAddr;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use gateway_ring::{Doorbell, PinError, pin_current_thread};
@@ -80,9 +80,9 @@ fn run(shard: &mut Shard, index: u16) {
 }
 
 impl ShardHandle {
-    /// Puts a command in the shard's mailbox. False when it is full.
+    /// Puts a command in the shard's mailbox. False when it is full, or the shard is gone.
     pub fn send(&self, command: Command) -> bool {
-        let sent = !matches!(self.mailbox.try_send(command), Err(TrySendError::Full(_)));
+        let sent = self.mailbox.try_send(command).is_ok();
         self.doorbell.ring();
         sent
     }

@@ -223,7 +223,7 @@ mod tests {
     fn a_batch_is_repeated_until_it_is_acknowledged() {
         let mut reports = Reports::new(7, 1);
         reports.handle_connected();
-        let session = Session { user: 5, generation: 3, ..Session::default() };
+        let session = Session::new(3, 0);
         reports.push_offline(9, &session);
         let first = decode(&reports.next(1, &mut Nobody));
         assert_eq!(first.offline.len(), 1);
