@@ -33,6 +33,8 @@ struct Bench {
     in_flight: usize,
     acknowledged: u64,
     refused: u64,
+    /// The highest token that was answered.
+    answered: u64,
 }
 
 fn main() {
@@ -80,7 +82,12 @@ fn cpu_us() -> u64 {
 impl Bench {
     fn new(dir: &Path) -> Self {
         let (wake, woken) = channel();
-        let opened = Embedded::open(&Options::new(dir), |_| {
+        // For trying other sizes: the engine's threads, and a memtable's MiB.
+        let mut options = Options::new(dir);
+        let setting = |name| env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+        options.worker_threads = setting("WORKERS").map_or(options.worker_threads, |count| count as usize);
+        options.memtable_bytes = setting("MEMTABLE_MIB").map_or(options.memtable_bytes, |mib| mib << 20);
+        let opened = Embedded::open(&options, |_| {
             let wake = wake.clone();
             Box::new(move || {
                 let _ = wake.send(());
@@ -108,6 +115,7 @@ impl Bench {
             in_flight: 0,
             acknowledged: 0,
             refused: 0,
+            answered: 0,
         };
         while !bench.core.is_ready() {
             bench.turn(true);
@@ -154,8 +162,12 @@ impl Bench {
                 let request = pb::CreateGroupRequest { id, name: "g".into(), members: members.clone() };
                 self.tokens += 1;
                 self.core.create_group(self.at(), self.tokens, first, &request);
-                self.settle();
-                let group = self.made.pop().expect("a group was made");
+                let group = loop {
+                    self.turn(true);
+                    if let Some(group) = self.made.pop() {
+                        break group;
+                    }
+                };
                 self.groups[kind].push((group, members));
             }
         }
@@ -168,11 +180,10 @@ impl Bench {
         bytes::Bytes::copy_from_slice(&UploadId::new(self.at().unix_ms, random).0)
     }
 
+    /// Until the last call was answered.
     fn settle(&mut self) {
-        for _ in 0..4 {
-            self.turn(false);
-            std::thread::sleep(Duration::from_millis(3));
-            self.turn(false);
+        while self.answered < self.tokens {
+            self.turn(true);
         }
     }
 
@@ -240,6 +251,7 @@ impl Bench {
     }
 
     fn answered(&mut self, token: u64, answer: Result<Answer, proto_wire::status::Status>) {
+        self.answered = self.answered.max(token);
         if let Some(started) = self.started.remove(&token) {
             self.in_flight -= 1;
             self.latencies_us.push(started.elapsed().as_micros() as u32);

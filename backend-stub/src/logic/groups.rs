@@ -242,8 +242,9 @@ impl Core {
         }
     }
 
-    /// Rows for the members in all partitions or in one. A section's rows, its copy of the body and its
-    /// memory of the group come in one commit. Gives the partitions in which there was something to do.
+    /// Rows for the members in all partitions or in one. A section's rows and its copy of the body come in
+    /// one commit, so the copy is also its memory that the message has landed; the home section had the
+    /// body before and keeps a number instead. Gives the partitions in which there was something to do.
     fn fan_out(&mut self, fanout: &Fanout, only: Option<u16>) -> Vec<u16> {
         let Fanout { group, number, body, .. } = fanout;
         let home = section_of(*group);
@@ -255,10 +256,11 @@ impl Core {
             if fanout.landed.contains(&section) || only.is_some_and(|only| only != partition) {
                 continue;
             }
-            if section != home {
+            if section == home {
+                self.remember(section, *group, *group, *number);
+            } else {
                 self.open(section).put(&keys::body(section, *group, *number), &body.0);
             }
-            self.remember(section, *group, *group, *number);
             for member in members {
                 let place = self.user(*member);
                 let is_later = *member == head.origin && head.version > 1;

@@ -14,7 +14,9 @@
 //! ```
 //!
 //! The section is that of the user or group, with one exception: a section keeps a copy of a group's
-//! bodies (B) and its origin memory of the group (O) for the members who live in it. `I` is written for
+//! bodies (B) for the members who live in it. The copy lands with their rows, so it is also the memory
+//! that the message has landed there; in the home section, which has the body before, `O` of the group
+//! for itself is that memory. `I` is written for
 //! the second and later versions of an item only: a row whose item has no `I` is its only version.
 
 use std::ops::Deref;
@@ -78,7 +80,7 @@ pub fn upload(user: u64, id: &[u8; 16]) -> Key {
     Key::new(section_of(user), user, UPLOAD).and(id)
 }
 
-/// What a receiver remembers of an origin. A section's memory of a group has the group for both.
+/// What a receiver remembers of an origin. A home section's memory of its group has the group for both.
 pub fn origin(section: u16, receiver: u64, origin: u64) -> Key {
     Key::new(section, receiver, ORIGIN).number(origin)
 }

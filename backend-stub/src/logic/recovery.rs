@@ -230,11 +230,14 @@ impl Core {
             Step::Fanout { found } => self.fanout_read(found, &answers),
             Step::Landed { found, body, members, sections } => {
                 let StoredTask::Fanout { group, number, .. } = found.duty.task else { return };
-                let has_landed = |rows: &Rows| remembered(rows) >= number;
+                let home = section_of(group);
+                let has_landed = |section: u16, rows: &Rows| {
+                    if section == home { remembered(rows) >= number } else { rows.value().is_some() }
+                };
                 let landed = sections
                     .iter()
                     .zip(&answers)
-                    .filter(|(_, rows)| has_landed(rows))
+                    .filter(|(section, rows)| has_landed(**section, rows))
                     .map(|(section, _)| *section);
                 let landed = landed.collect();
                 self.begin_fanout(Fanout { group, sequence: found.sequence, number, body, members, landed });
@@ -285,7 +288,7 @@ impl Core {
     }
 
     fn fanout_read(&mut self, found: Found, answers: &[Rows]) {
-        let StoredTask::Fanout { group, .. } = found.duty.task else { return };
+        let StoredTask::Fanout { group, number, .. } = found.duty.task else { return };
         let meta = answers[0].value().and_then(|value| GroupMeta::decode(value).ok());
         let body = answers[1].value().and_then(|value| Body::parse(value.clone()).ok());
         let (Some(meta), Some(body)) = (meta, body) else {
@@ -300,10 +303,13 @@ impl Core {
         let members = by_section(&meta.members);
         let mut sections: Vec<u16> = members.iter().map(|member| section_of(*member)).collect();
         sections.dedup();
-        let queries = sections
-            .iter()
-            .map(|section| (*section, Query::Get(keys::origin(*section, group, group).to_vec())))
-            .collect();
+        let home = section_of(group);
+        let memory = |section: u16| match section == home {
+            true => keys::origin(section, group, group),
+            false => keys::body(section, group, number),
+        };
+        let queries =
+            sections.iter().map(|section| (*section, Query::Get(memory(*section).to_vec()))).collect();
         self.gather(Step::Landed { found, body, members, sections }, queries);
     }
 }

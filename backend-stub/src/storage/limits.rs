@@ -18,7 +18,12 @@ pub const MAX_PARTITIONS: u16 = 256;
 
 /// Memtable of one partition. The engine stalls writers at four sealed ones, so a partition's memtables
 /// take five times this at most.
-pub const MEMTABLE_BYTES: u64 = 32 * 1024 * 1024;
+pub const MEMTABLE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Cache of blocks read from disk, for all partitions together.
 pub const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+
+/// Threads of the engine that write tables and merge them, a partition. With two, the first spins while
+/// the second merges; with one, a table waits for a merge to end, for which four sealed memtables give
+/// seconds of room.
+pub const WORKER_THREADS: usize = 1;

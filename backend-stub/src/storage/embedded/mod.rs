@@ -29,6 +29,8 @@ pub struct Options {
     pub partitions: u16,
     pub memtable_bytes: u64,
     pub cache_bytes: u64,
+    /// Threads of the engine that write tables and merge them.
+    pub worker_threads: usize,
 }
 
 impl Options {
@@ -38,6 +40,7 @@ impl Options {
             partitions: 1,
             memtable_bytes: limits::MEMTABLE_BYTES,
             cache_bytes: limits::CACHE_BYTES,
+            worker_threads: limits::WORKER_THREADS,
         }
     }
 }
@@ -134,8 +137,7 @@ fn open_engine(
     let before = directory::journal_lengths(path).map_err(|cause| damaged(cause.into()))?;
     let database = Database::builder(path)
         .cache_size(options.cache_bytes / u64::from(partitions))
-        // One may flush while the other compacts: with a single one a long compaction stalls writers.
-        .worker_threads(2)
+        .worker_threads(options.worker_threads)
         .manual_journal_persist(true)
         .open()
         .map_err(damaged)?;
