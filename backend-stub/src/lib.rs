@@ -2,5 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod driver;
+pub mod embedded;
+pub mod keys;
 pub mod logic;
+pub mod rpc;
+pub mod rt;
+pub mod stats;
 pub mod storage;

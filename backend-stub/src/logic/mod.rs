@@ -14,6 +14,7 @@ mod outbox;
 mod page;
 mod presence;
 mod recovery;
+pub mod services;
 mod sync;
 mod uploads;
 mod users;

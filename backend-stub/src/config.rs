@@ -1,0 +1,146 @@
+//! What a backend is told: a TOML file, checked to the line, and flags that override it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackendConfig {
+    /// Where gateways connect.
+    pub listen: SocketAddr,
+    /// Metrics and status; none: no admin port.
+    pub admin: Option<SocketAddr>,
+    /// Keys and store; made when it does not exist.
+    pub data: PathBuf,
+    /// Cores that the loops are pinned to. Empty: not pinned.
+    pub cores: Vec<usize>,
+    /// Whether `listen` may be an address that other machines reach. Callers are not authenticated yet.
+    pub insecure_listen: bool,
+    /// How long a token is good.
+    pub token_ttl_s: u64,
+    /// How long a stop waits for what is in flight.
+    pub grace_ms: u64,
+    /// Threads that hash passwords. Each takes 19 MiB while it does.
+    pub password_workers: usize,
+    /// Rows and bodies kept in memory.
+    pub hot_bytes: usize,
+    /// Users in memory at once.
+    pub max_users: usize,
+    pub store: StoreConfig,
+}
+
+/// The embedded store.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// Of a store that is made now. One that exists keeps its own.
+    pub partitions: u16,
+    pub memtable_bytes: u64,
+    pub cache_bytes: u64,
+}
+
+impl Default for BackendConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7610)),
+            admin: Some(SocketAddr::from(([127, 0, 0, 1], 7611))),
+            data: PathBuf::from("moorgate-data"),
+            cores: Vec::new(),
+            insecure_listen: false,
+            token_ttl_s: 7 * 24 * 3600,
+            grace_ms: 2_000,
+            password_workers: 2,
+            hot_bytes: 32 << 20,
+            max_users: 4_000_000,
+            store: StoreConfig::default(),
+        }
+    }
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            partitions: 1,
+            memtable_bytes: crate::storage::limits::MEMTABLE_BYTES,
+            cache_bytes: crate::storage::limits::CACHE_BYTES,
+        }
+    }
+}
+
+/// Why a configuration cannot be used. The text of a mistake in a file shows its line.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {text}")]
+    Parse { path: PathBuf, text: String },
+    #[error("{key} is {value}, but it must be {must}")]
+    Value { key: &'static str, value: String, must: String },
+    #[error(
+        "{0} can be reached from other machines, and callers are not authenticated yet; listen on 127.0.0.1, or \
+         say --insecure-listen when nothing but gateways reaches this address"
+    )]
+    Open(SocketAddr),
+}
+
+impl BackendConfig {
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        toml::from_str(&text)
+            .map_err(|error| ConfigError::Parse { path: path.to_owned(), text: error.to_string() })
+    }
+
+    /// Checks values against what the parts can do. Call it once all flags are in.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !self.insecure_listen && !self.listen.ip().is_loopback() {
+            return Err(ConfigError::Open(self.listen));
+        }
+        in_range("token_ttl_s", self.token_ttl_s, 1, 10 * 365 * 24 * 3600)?;
+        in_range("grace_ms", self.grace_ms, 0, 600_000)?;
+        in_range("password_workers", self.password_workers as u64, 1, 64)?;
+        in_range("max_users", self.max_users as u64, 1, 100_000_000)?;
+        in_range("store.partitions", self.store.partitions.into(), 1, 256)?;
+        in_range("store.memtable_bytes", self.store.memtable_bytes, 1 << 20, 1 << 32)?;
+        in_range("store.cache_bytes", self.store.cache_bytes, 0, 1 << 40)
+    }
+}
+
+fn in_range(key: &'static str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::Value { key, value: value.to_string(), must: format!("from {least} to {most}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_key_is_told_with_its_line() {
+        let error = toml::from_str::<BackendConfig>("grace_ms = 5\n\n[store]\npartition = 2\n")
+            .expect_err("misspelt");
+        let text = error.to_string();
+        assert!(text.contains("line 4") && text.contains("partition"), "{text}");
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default_and_the_default_is_fine() {
+        let config: BackendConfig = toml::from_str("").expect("fine");
+        assert_eq!(config, BackendConfig::default());
+        config.check().expect("fine");
+    }
+
+    #[test]
+    fn an_address_that_others_reach_needs_a_word() {
+        let mut config =
+            BackendConfig { listen: "0.0.0.0:0".parse().expect("an address"), ..Default::default() };
+        assert!(matches!(config.check(), Err(ConfigError::Open(_))));
+        config.insecure_listen = true;
+        config.check().expect("said so");
+    }
+}

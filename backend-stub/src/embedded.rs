@@ -1,0 +1,248 @@
+//! A whole backend on threads of its own, inside any process: what `moorgate-backend serve` runs and what
+//! `moorgate up` starts beside the gateway.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::{io, net};
+
+use proto_wire_token::IssuerKey;
+use thiserror::Error;
+
+use crate::admin::{Admin, AdminError, Shown};
+use crate::clock::Clock;
+use crate::config::{BackendConfig, ConfigError};
+use crate::driver::Driver;
+use crate::keys::{self, KeysError};
+use crate::logic::services::{Accounts, AccountsConfig, Passwords, Services};
+use crate::logic::{Core, CoreConfig};
+use crate::rpc::Server;
+use crate::rt::{self, Executor, Inbox, Listener, RuntimeError, Waker};
+use crate::stats::Stats;
+use crate::storage::embedded::{Embedded as Store, OpenError, Options};
+use crate::storage::{ChangeLog as _, Wake};
+
+/// Why a backend does not start. The text says what to do.
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error("cannot listen on {addr}: {source}; {}", what_to_do(source, addr))]
+    Listen { addr: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error("the kernel gives no random bytes: {0}")]
+    Random(getrandom::Error),
+    #[error("a thread does not start: {0}; check `ulimit -u`")]
+    Thread(#[from] io::Error),
+    #[error("the event loop ended while it started; what it said before tells why")]
+    Ended,
+}
+
+fn what_to_do(error: &io::Error, addr: &SocketAddr) -> String {
+    let port = addr.port();
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!(
+                "`ss -ltnp 'sport = :{port}'` shows who has the port; stop that, or give another --listen"
+            )
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege; give another --listen".to_owned()
+        }
+        _ => "give an address of this machine (`ip addr` lists them)".to_owned(),
+    }
+}
+
+/// A running backend.
+pub struct Embedded {
+    /// Where gateways connect.
+    pub listen: SocketAddr,
+    pub admin: Option<SocketAddr>,
+    stop: Waker,
+    executor: Executor<()>,
+    admin_thread: Option<Admin>,
+}
+
+/// What the loop's thread is given.
+struct Parts {
+    config: BackendConfig,
+    core: CoreConfig,
+    store: Store,
+    store_wake: Waker,
+    issuer: IssuerKey,
+    accepted: Inbox<net::TcpStream>,
+    listener: Listener,
+    stats: Arc<Stats>,
+    clock: Clock,
+    stop: Waker,
+}
+
+/// Starts a backend. It accepts, and all that it had accepted before it was last ended is under way again,
+/// when this returns.
+pub fn start(config: BackendConfig) -> Result<Embedded, StartError> {
+    config.check()?;
+    let clock = Clock::start();
+    let stats = Arc::new(Stats::default());
+    let mut listener = bind(config.listen)?;
+    let store_wake = Waker::default();
+    let (store, opened) = Store::open(
+        &Options {
+            partitions: config.store.partitions,
+            memtable_bytes: config.store.memtable_bytes,
+            cache_bytes: config.store.cache_bytes,
+            ..Options::new(config.data.join("store"))
+        },
+        |_| wake(&store_wake),
+    )?;
+    for line in opened.cut {
+        tracing::warn!("{line}");
+    }
+    let issuer = keys::open(&config.data.join("keys"))?;
+    let core = CoreConfig {
+        hot_bytes: config.hot_bytes,
+        max_users: config.max_users,
+        ..CoreConfig::new(random()?, random()?, store.partitions())
+    };
+    let shown = Shown { stats: stats.clone(), clock, listen: listener.addr(), backend: core.backend };
+    let mut admin_thread = config.admin.map(|addr| Admin::start(addr, shown)).transpose()?;
+    let (listen, admin) = (listener.addr(), admin_thread.as_ref().map(Admin::addr));
+    let stop = Waker::default();
+    let accepted = listener.start()?;
+    let (ready, is_ready) = channel();
+    let core_index = config.cores.first().copied();
+    let parts = Parts {
+        config,
+        core,
+        store,
+        store_wake,
+        issuer,
+        accepted,
+        listener,
+        stats,
+        clock,
+        stop: stop.clone(),
+    };
+    let executor = Executor::start("logic", core_index, move || run(parts, ready))?;
+    match is_ready.recv() {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            executor.join()?;
+            return Err(error.into());
+        }
+        // The loop did not even begin: its end says why.
+        Err(_) => {
+            executor.join()?;
+            return Err(StartError::Ended);
+        }
+    }
+    if let Some(admin) = &mut admin_thread {
+        admin.set_ready();
+    }
+    Ok(Embedded { listen, admin, stop, executor, admin_thread })
+}
+
+impl Embedded {
+    /// Asks callers to go, finishes what is in flight, commits, and ends all threads.
+    pub fn stop(self) -> Result<(), RuntimeError> {
+        self.stop.raise();
+        let ended = self.executor.join();
+        if let Some(admin) = self.admin_thread {
+            admin.stop();
+        }
+        ended
+    }
+}
+
+fn bind(addr: SocketAddr) -> Result<Listener, StartError> {
+    Listener::bind(addr).map_err(|source| StartError::Listen { addr, source })
+}
+
+fn wake(waker: &Waker) -> Wake {
+    let waker = waker.clone();
+    Box::new(move || waker.raise())
+}
+
+fn random() -> Result<u64, StartError> {
+    getrandom::u64().map(|random| random.max(1)).map_err(StartError::Random)
+}
+
+/// The life of the loop's thread.
+async fn run(parts: Parts, ready: Sender<io::Result<()>>) {
+    let Parts { config, core, store, store_wake, issuer, accepted, listener, stats, clock, stop } = parts;
+    let passwords = match Passwords::start(config.password_workers, clock, stats.clone()) {
+        Ok(passwords) => passwords,
+        Err(error) => {
+            listener.close();
+            // The receiver waits for exactly this.
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    let driver = Driver::new(Core::new(core), Box::new(store), store_wake, clock, stats.clone());
+    rt::spawn(driver.clone().run());
+    while !driver.is_ready() {
+        driver.handle_timeout();
+        rt::sleep_ms(1).await;
+    }
+    let accounts = Accounts::new(AccountsConfig { issuer, token_ttl_s: config.token_ttl_s }, passwords);
+    let server = Server::new(Services::new(driver.clone(), accounts), stats, clock);
+    rt::spawn(adopt(server.clone(), accepted));
+    // The receiver is gone only when its thread has panicked.
+    let _ = ready.send(Ok(()));
+
+    serve(&driver, &server, &stop).await;
+    listener.close();
+    drain(&driver, &server, clock, config.grace_ms).await;
+    driver.close();
+    // Lets the tasks see that it is over, so that they let go of what they hold.
+    rt::sleep_ms(1).await;
+}
+
+async fn adopt(server: Rc<Server<Services>>, mut accepted: Inbox<net::TcpStream>) {
+    while let Some(streams) = accepted.take().await {
+        streams.into_iter().for_each(|stream| server.adopt(stream));
+    }
+}
+
+/// Runs the timers until a stop is asked for.
+async fn serve(driver: &Rc<Driver>, server: &Rc<Server<Services>>, stop: &Waker) {
+    loop {
+        let timeout = async {
+            server.timeout(driver.poll_timeout()).await;
+            false
+        };
+        let stopped = async {
+            stop.wait().await;
+            true
+        };
+        if futures_lite::future::or(stopped, timeout).await {
+            return;
+        }
+        driver.handle_timeout();
+        server.handle_timeout();
+    }
+}
+
+/// Lets callers go and finishes what is in flight, for `grace_ms` at most.
+async fn drain(driver: &Rc<Driver>, server: &Rc<Server<Services>>, clock: Clock, grace_ms: u64) {
+    let until_ms = clock.now_ms() + grace_ms;
+    server.go_away();
+    rt::sleep_ms(5).await;
+    while clock.now_ms() < until_ms && !server.is_idle() {
+        driver.handle_timeout();
+        server.handle_timeout();
+        rt::sleep_ms(5).await;
+    }
+    server.close_all();
+    while clock.now_ms() < until_ms && server.connections() > 0 {
+        rt::sleep_ms(1).await;
+    }
+}

@@ -1,0 +1,83 @@
+//! The services on top of the core: what is asked, by whom, and what is answered.
+
+mod account;
+mod echo;
+mod limits;
+mod messages;
+mod passwords;
+mod presence;
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use proto_wire::rpc::method::{self, Access};
+use proto_wire::services;
+use proto_wire::status::{Code, Status};
+
+use crate::driver::Driver;
+use crate::logic::Answer;
+use crate::rpc::{Call, Connection, Service};
+
+pub use account::{Accounts, AccountsConfig};
+pub use passwords::Passwords;
+
+/// All services of this backend.
+pub struct Services {
+    driver: Rc<Driver>,
+    accounts: Accounts,
+}
+
+impl Services {
+    pub fn new(driver: Rc<Driver>, accounts: Accounts) -> Self {
+        Self { driver, accounts }
+    }
+}
+
+impl Service for Services {
+    async fn serve(&self, call: &Call, method: u16, body: Bytes) -> Result<Bytes, Status> {
+        check_access(call, method)?;
+        if let Some(applied) = call.applied
+            && call.user() != 0
+        {
+            self.driver.applied(call.user(), call.device(), applied);
+        }
+        match method >> 8 {
+            0x01 => services::account::dispatch(self, call, method, body).await,
+            0x02 => services::messages::dispatch(self, call, method, body).await,
+            // The core has the page encoded: its bytes are the body.
+            0x03 if method == services::sync::PULL.id => self.pull(call, body).await,
+            0x04 => services::presence::dispatch(self, call, method, body).await,
+            0x06 => services::echo::dispatch(self, call, method, body).await,
+            _ => Err(unknown(method)),
+        }
+    }
+
+    fn ended(&self, context: u64, result: Result<Bytes, Status>) {
+        self.driver.notified(context, result);
+    }
+
+    fn closed(&self, connection: &Rc<Connection>) {
+        self.driver.unlink(connection);
+    }
+}
+
+fn check_access(call: &Call, id: u16) -> Result<(), Status> {
+    let method = services::method(id).ok_or_else(|| unknown(id))?;
+    match method.access {
+        Access::Anonymous => Ok(()),
+        Access::Phone if call.user() != 0 => Ok(()),
+        Access::Phone => Err(Status::new(Code::Denied, "this call needs a token")),
+        Access::Internal if call.identity.is_none() => Ok(()),
+        Access::Internal => Err(Status::new(Code::Denied, "this call is not for phones")),
+    }
+}
+
+fn unknown(id: u16) -> Status {
+    method::unknown("this backend", id)
+}
+
+/// The core answered with what another verb gives.
+fn mismatch(answer: &Answer) -> Status {
+    debug_assert!(false, "not the answer to this verb: {answer:?}");
+    Status::new(Code::Internal, "the core gave another verb's answer")
+}

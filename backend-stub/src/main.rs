@@ -1,0 +1,58 @@
+//! The binary of the reference backend.
+
+#![forbid(unsafe_code)]
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use backend_stub::cli::{Cli, Command};
+use backend_stub::config::BackendConfig;
+use backend_stub::embedded;
+use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("moorgate-backend: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        Command::CheckConfig { file } => {
+            BackendConfig::read(&file)?.check()?;
+            println!("{} is fine", file.display());
+            Ok(())
+        }
+        Command::Serve(serve) => {
+            let config = serve.config()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(serve_until_stopped(config))
+        }
+    }
+}
+
+/// Signals are taken before anything starts: one that comes early still stops cleanly.
+async fn serve_until_stopped(config: BackendConfig) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot take SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot take SIGINT")?;
+    let backend = embedded::start(config)?;
+    let admin = backend.admin.map_or("none".to_owned(), |addr| addr.to_string());
+    let mut stdout = std::io::stdout();
+    // Whoever started this may have closed the pipe once it knew enough; that is no reason to end.
+    let _ = writeln!(stdout, "ready listen={} admin={admin}", backend.listen).and_then(|()| stdout.flush());
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("Ctrl-C: stopping"),
+    }
+    backend.stop().context("the loop did not end well")
+}

@@ -1,0 +1,62 @@
+//! The server's side of the RPC: moves the bytes of proto-wire's callee and caller over TCP.
+//!
+//! One connection carries both directions. What has arrived is read at once; what leaves in a turn is one
+//! write; every buffer has a bound. All policy of the protocol is in the machines.
+
+mod connection;
+pub mod limits;
+mod quiet;
+mod server;
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use proto_wire::names::Cursor;
+use proto_wire::rpc::header::Identity;
+use proto_wire::status::Status;
+
+pub use connection::Connection;
+pub use quiet::Quiet;
+pub use server::Server;
+
+/// What a server serves.
+#[allow(async_fn_in_trait)] // The runtime is one thread: its tasks need not be Send.
+pub trait Service: 'static {
+    /// Runs one call to its end. When its caller gave it up nothing is told: the answer is dropped.
+    async fn serve(&self, call: &Call, method: u16, body: Bytes) -> Result<Bytes, Status>;
+
+    /// A call that this side made with [`Connection::call`] has ended.
+    fn ended(&self, context: u64, result: Result<Bytes, Status>);
+
+    /// A connection is gone; all calls over it have ended.
+    fn closed(&self, connection: &Rc<Connection>);
+}
+
+/// One call, as its handler sees it.
+pub struct Call {
+    pub connection: Rc<Connection>,
+    /// The phone on whose behalf it is made; none: the caller itself.
+    pub identity: Option<Identity>,
+    /// What that phone has applied.
+    pub applied: Option<Cursor>,
+    /// On the clock of the process.
+    pub deadline_at_ms: u64,
+    given: Cell<Option<Cursor>>,
+}
+
+impl Call {
+    /// The user on whose behalf the call is made; 0: none.
+    pub fn user(&self) -> u64 {
+        self.identity.map_or(0, |identity| identity.user)
+    }
+
+    pub fn device(&self) -> u64 {
+        self.identity.map_or(0, |identity| identity.device)
+    }
+
+    /// Puts into the reply's header what a sync gave.
+    pub fn set_given(&self, cursor: Cursor) {
+        self.given.set(Some(cursor));
+    }
+}

@@ -1,0 +1,198 @@
+//! What the backend counts. The loop is the only writer of a number; the admin thread reads them.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use proto_wire::services;
+use proto_wire::status::Code;
+
+use crate::logic::Counters;
+
+/// Codes that are counted apart; what is beyond falls into the last place.
+pub const CODES: usize = 18;
+
+/// Buckets of a histogram: up to 1 us, 2 us, 4 us ... 2^24 us (17 s), and beyond.
+pub const BUCKETS: usize = 26;
+
+/// A number with one writer.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    pub fn add(&self, n: u64) {
+        // One writer: a load and a store are enough, and cost no locked instruction.
+        self.0.store(self.0.load(Relaxed) + n, Relaxed);
+    }
+
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    pub fn value(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Times in powers of two of a microsecond.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    pub buckets: [Count; BUCKETS],
+    pub sum_us: Count,
+}
+
+impl Histogram {
+    pub fn record(&self, us: u64) {
+        let bucket = match us {
+            0 | 1 => 0,
+            _ => (64 - (us - 1).leading_zeros() as usize).min(BUCKETS - 1),
+        };
+        self.buckets[bucket].add(1);
+        self.sum_us.add(us);
+    }
+
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(Count::value).sum()
+    }
+}
+
+/// One method.
+#[derive(Debug, Default)]
+pub struct MethodStats {
+    /// Ends by code.
+    pub codes: [Count; CODES],
+    pub in_bytes: Count,
+    pub out_bytes: Count,
+    /// From the arrival of the bytes to the handler's first step.
+    pub queue: Histogram,
+    /// From there to the answer, commits included.
+    pub service: Histogram,
+}
+
+impl MethodStats {
+    pub fn ended(&self, code: Code) {
+        self.codes[usize::from(code.0).min(CODES - 1)].add(1);
+    }
+
+    pub fn calls(&self) -> u64 {
+        self.codes.iter().map(Count::value).sum()
+    }
+}
+
+macro_rules! closes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        /// Why a connection ended.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Close { $($(#[$doc])* $name,)* }
+
+        impl Close {
+            pub const ALL: &[Close] = &[$(Close::$name,)*];
+
+            pub const fn name(self) -> &'static str {
+                match self { $(Close::$name => $text,)* }
+            }
+        }
+    };
+}
+
+closes! {
+    /// The peer closed it, or it was reset.
+    Peer = "peer";
+    /// The peer closed it in the middle of a frame.
+    CutShort = "cut_short";
+    BadMagic = "bad_magic";
+    BadVersion = "bad_version";
+    BadHeader = "bad_header";
+    /// A length over its limit.
+    TooLong = "too_long";
+    /// Frames in an order that no honest peer sends.
+    Misbehaved = "misbehaved";
+    /// The peer does not read.
+    SlowReader = "slow_reader";
+    /// A ping was not answered.
+    Dead = "dead";
+    /// There were too many connections.
+    TooMany = "too_many";
+    /// The backend stops.
+    Stop = "stop";
+}
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Stats {
+    /// As [`services::METHODS`], then one for numbers that no method has.
+    pub methods: Vec<MethodStats>,
+    pub accepted: Count,
+    pub connections: Count,
+    pub closes: [Count; Close::ALL.len()],
+    pub in_bytes: Count,
+    pub out_bytes: Count,
+    pub reads: Count,
+    pub writes: Count,
+    pub turns: Count,
+    pub calls_running: Count,
+    /// Calls to gateways that were made, and that did not end well.
+    pub notifies: Count,
+    pub notifies_failed: Count,
+    pub hashes_refused: Count,
+    /// When the loop last came round, on the clock of the process.
+    pub beat_ms: Count,
+    core: Mutex<Counters>,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self {
+            methods: (0..=services::METHODS.len()).map(|_| MethodStats::default()).collect(),
+            accepted: Count::default(),
+            connections: Count::default(),
+            closes: Default::default(),
+            in_bytes: Count::default(),
+            out_bytes: Count::default(),
+            reads: Count::default(),
+            writes: Count::default(),
+            turns: Count::default(),
+            calls_running: Count::default(),
+            notifies: Count::default(),
+            notifies_failed: Count::default(),
+            hashes_refused: Count::default(),
+            beat_ms: Count::default(),
+            core: Mutex::default(),
+        }
+    }
+}
+
+impl Stats {
+    pub fn method(&self, id: u16) -> &MethodStats {
+        let methods = services::METHODS;
+        &self.methods[methods.iter().position(|method| method.id == id).unwrap_or(methods.len())]
+    }
+
+    pub fn closed(&self, close: Close) {
+        self.closes[close as usize].add(1);
+    }
+
+    /// Copies what the core counts, for other threads.
+    pub fn publish(&self, counters: &Counters) {
+        *self.core.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = *counters;
+    }
+
+    pub fn core(&self) -> Counters {
+        *self.core.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_fall_into_the_bucket_whose_bound_they_do_not_pass() {
+        let histogram = Histogram::default();
+        for us in [0, 1, 2, 3, 4, 5, 1 << 24, u64::MAX >> 1] {
+            histogram.record(us);
+        }
+        let counts: Vec<u64> = histogram.buckets.iter().map(Count::value).collect();
+        assert_eq!(counts[..4], [2, 1, 2, 1]);
+        assert_eq!((counts[24], counts[25], histogram.count()), (1, 1, 8));
+    }
+}
