@@ -186,37 +186,16 @@ impl Checker {
         self.count(id, |counts| counts.acknowledged += 1);
     }
 
-    /// A message stands in a phone's log.
-    pub fn delivered(&mut self, delivery: &Delivery) {
-        let Delivery { receiver, item, text, .. } = *delivery;
-        let known = self.messages.get(text.id as usize).filter(|record| record.flags & SENT != 0).copied();
-        let Some(record) = known.filter(|_| text.run == self.run) else {
-            return self.misdelivered(format!("phone {receiver} got a message that nobody sent: {text:?}"));
-        };
-        let to = destination(&record);
-        if record.sender != text.sender || delivery.origin != Some(record.sender) || delivery.to != Some(to) {
-            return self
-                .misdelivered(format!("phone {receiver} got message {} distorted: {delivery:?}", text.id));
-        }
-        if record.item == 0 {
-            self.messages[text.id as usize].item = item;
-        } else if record.item != item {
-            // The upload was applied twice: two items are one message.
-            return self.duplicate(
-                text.id,
-                format!(
-                    "message {} of phone {} is number {} and number {item} of its log",
-                    text.id, text.sender, record.item
-                ),
-            );
-        }
-        match to {
-            Destination::Phone(_) if receiver == record.sender => self.own_copy(text.id),
-            Destination::Phone(phone) if receiver == phone => self.direct(delivery),
-            Destination::Group(_) if receiver == record.sender && delivery.group_number == 0 => {}
-            Destination::Group(group) => self.in_group(group, delivery),
-            _ => self.misdelivered(format!("phone {receiver} got message {} for {to:?}", text.id)),
-        }
+    /// A message stands in a phone's log. Whether this was the first copy of a receiver other than the sender.
+    pub fn delivered(&mut self, delivery: &Delivery) -> bool {
+        let before = self.counts.delivered;
+        self.take(delivery);
+        self.counts.delivered > before
+    }
+
+    /// A change stands in a phone's log that no phone of this run can have made.
+    pub fn strange(&mut self, receiver: u32, what: &str) {
+        self.misdelivered(format!("phone {receiver} got {what}"));
     }
 
     pub fn outstanding(&self) -> Outstanding {
@@ -259,6 +238,38 @@ impl Checker {
             unacknowledged: self.counts.sent - self.counts.acknowledged,
             counts: self.counts,
             complaints: self.complaints,
+        }
+    }
+
+    fn take(&mut self, delivery: &Delivery) {
+        let Delivery { receiver, item, text, .. } = *delivery;
+        let known = self.messages.get(text.id as usize).filter(|record| record.flags & SENT != 0).copied();
+        let Some(record) = known.filter(|_| text.run == self.run) else {
+            return self.misdelivered(format!("phone {receiver} got a message that nobody sent: {text:?}"));
+        };
+        let to = destination(&record);
+        if record.sender != text.sender || delivery.origin != Some(record.sender) || delivery.to != Some(to) {
+            return self
+                .misdelivered(format!("phone {receiver} got message {} distorted: {delivery:?}", text.id));
+        }
+        if record.item == 0 {
+            self.messages[text.id as usize].item = item;
+        } else if record.item != item {
+            // The upload was applied twice: two items are one message.
+            return self.duplicate(
+                text.id,
+                format!(
+                    "message {} of phone {} is number {} and number {item} of its log",
+                    text.id, text.sender, record.item
+                ),
+            );
+        }
+        match to {
+            Destination::Phone(_) if receiver == record.sender => self.own_copy(text.id),
+            Destination::Phone(phone) if receiver == phone => self.direct(delivery),
+            Destination::Group(_) if receiver == record.sender && delivery.group_number == 0 => {}
+            Destination::Group(group) => self.in_group(group, delivery),
+            _ => self.misdelivered(format!("phone {receiver} got message {} for {to:?}", text.id)),
         }
     }
 

@@ -12,22 +12,31 @@ macro_rules! meter {
         #[derive(Debug, Default)]
         pub struct Meter {
             $($(#[$doc])* pub $name: AtomicU64,)*
+            last_welcome_us: AtomicU64,
             trouble: Mutex<Option<String>>,
         }
 
         /// The counters of all threads.
         #[derive(Debug, Default, Clone, Copy)]
-        pub struct Totals { $($(#[$doc])* pub $name: u64,)* }
+        pub struct Totals {
+            $($(#[$doc])* pub $name: u64,)*
+            /// When the last phone was welcomed for the first time.
+            pub last_welcome_us: u64,
+        }
 
         impl Meter {
             pub fn read(&self) -> Totals {
-                Totals { $($name: self.$name.load(Ordering::Relaxed),)* }
+                let last_welcome_us = self.last_welcome_us.load(Ordering::Relaxed);
+                Totals { last_welcome_us, $($name: self.$name.load(Ordering::Relaxed),)* }
             }
         }
 
         impl Sum for Totals {
             fn sum<I: Iterator<Item = Totals>>(all: I) -> Totals {
-                all.fold(Totals::default(), |a, b| Totals { $($name: a.$name + b.$name,)* })
+                all.fold(Totals::default(), |a, b| Totals {
+                    last_welcome_us: a.last_welcome_us.max(b.last_welcome_us),
+                    $($name: a.$name + b.$name,)*
+                })
             }
         }
     };
@@ -50,8 +59,6 @@ meter! {
     /// Time that the thread waited with nothing to do, and all its time.
     waited_us,
     ran_us,
-    /// When the last phone was welcomed for the first time.
-    last_welcome_us,
 }
 
 impl Meter {

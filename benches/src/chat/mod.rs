@@ -1,0 +1,12 @@
+//! Do ten thousand phones chat, how fast, and is anything lost when a process is killed?
+//!
+//! Method: an open loop. Messages have their times before the load begins, and latency counts from there. Nobody polls:
+//! phones sync on a notify, on `more`, on a gap and after a reconnect only. All that was acknowledged must have
+//! arrived everywhere, once and in order, within 10 s of the load's end: see [`crate::check`].
+
+mod conductor;
+mod report;
+mod talkers;
+
+pub use conductor::{ChatOptions, run};
+pub use report::ChatReport;

@@ -1,0 +1,172 @@
+//! What a chat gave.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::latency::Percentiles;
+use crate::report::{Generator, HostFacts, figure};
+
+#[derive(Debug, Serialize)]
+pub struct ChatReport {
+    pub schema: u32,
+    pub command: &'static str,
+    pub clients: u32,
+    pub seconds: f64,
+    /// Messages of the measured load. Everything that is wrong counts over all loads, those of the search too.
+    pub sent: u64,
+    pub acknowledged: u64,
+    /// Copies at receivers other than the sender.
+    pub delivered: u64,
+    pub duplicates: u64,
+    pub gaps: u64,
+    pub missing: u64,
+    pub out_of_order: u64,
+    /// Numbers of groups that are one message here and another there.
+    pub disagreements: u64,
+    pub misdelivered: u64,
+    /// Acknowledged messages that the sender's own log did not show.
+    pub own_missing: u64,
+    /// Never answered: they may have arrived, once.
+    pub unacknowledged: u64,
+    pub repeats: u64,
+    pub bad_pages: u64,
+    pub snapshots: u64,
+    pub syncs_failed: u64,
+    /// Answers other than `ok` on the way.
+    pub statuses: BTreeMap<String, u64>,
+    pub refused: u64,
+    /// The rate that was asked for.
+    pub rate: f64,
+    pub acknowledged_per_second: f64,
+    pub deliveries_per_second: f64,
+    pub latency_ms: Latencies,
+    /// From the end of the load until all was there; none: it never was.
+    pub drained_after_ms: Option<u64>,
+    pub server: Servers,
+    pub kills: Vec<Kill>,
+    pub search: Vec<Trial>,
+    /// The highest rate of the search that held.
+    pub highest_rate: Option<f64>,
+    pub connections_lost: u64,
+    pub generator: Generator,
+    /// The first of what was wrong.
+    pub complaints: Vec<String>,
+    pub first_bad: Option<String>,
+    pub seed: u64,
+    pub groups: BTreeMap<String, usize>,
+    pub host: HostFacts,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Latencies {
+    pub ack: Percentiles,
+    pub deliver: Percentiles,
+}
+
+#[derive(Debug, Serialize)]
+pub struct Servers {
+    pub gateway: PartCost,
+    pub backend: PartCost,
+}
+
+#[derive(Debug, Serialize)]
+pub struct PartCost {
+    /// A message with all its deliveries and all their syncs.
+    pub cpu_us_per_message: Option<f64>,
+    pub rss_bytes: Option<u64>,
+    /// The share of one core.
+    pub cores_used: Option<f64>,
+}
+
+/// A SIGKILL in mid-run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Kill {
+    pub part: &'static str,
+    pub at_s: f64,
+    /// Messages that were sent and not acknowledged at that moment.
+    pub in_flight: u64,
+    pub ready_after_ms: u64,
+}
+
+/// A step of the search.
+#[derive(Debug, Clone, Serialize)]
+pub struct Trial {
+    pub rate: f64,
+    pub held: bool,
+    pub ack_p99_ms: f64,
+    pub deliver_p99_ms: f64,
+    /// What was yet to come 1 s after the end.
+    pub left: u64,
+    pub late_starts: u64,
+}
+
+impl ChatReport {
+    /// Nothing missing, doubled or out of order.
+    pub fn is_good(&self) -> bool {
+        let wrong = self.duplicates + self.missing + self.out_of_order + self.disagreements;
+        wrong + self.misdelivered + self.own_missing + self.bad_pages + self.refused == 0
+            && self.acknowledged > 0
+    }
+
+    pub fn summary(&self) -> String {
+        let mut text = format!(
+            "{} phones, {:.0} messages a second for {:.0} s: {} sent, {} acknowledged ({:.0}/s), {} delivered ({:.0}/s)\n",
+            self.clients,
+            self.rate,
+            self.seconds,
+            self.sent,
+            self.acknowledged,
+            self.acknowledged_per_second,
+            self.delivered,
+            self.deliveries_per_second,
+        );
+        for (name, told) in [("acknowledged", &self.latency_ms.ack), ("delivered", &self.latency_ms.deliver)]
+        {
+            text.push_str(&format!(
+                "{name:>12}: p50 {:.1} ms, p99 {:.1} ms, p99.9 {:.1} ms, max {:.1} ms\n",
+                told.p50, told.p99, told.p999, told.max
+            ));
+        }
+        for (name, part) in [("gateway", &self.server.gateway), ("backend", &self.server.backend)] {
+            let rss = part.rss_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20));
+            text.push_str(&format!(
+                "{name:>12}: {} of CPU a message, {} of memory\n",
+                figure(part.cpu_us_per_message, "us"),
+                figure(rss, "MiB"),
+            ));
+        }
+        for kill in &self.kills {
+            text.push_str(&format!(
+                "{:>12}: {} killed at {:.1} s with {} in flight, ready again after {} ms\n",
+                "SIGKILL", kill.part, kill.at_s, kill.in_flight, kill.ready_after_ms
+            ));
+        }
+        if let Some(highest) = self.highest_rate {
+            text.push_str(&format!(
+                "{:>12}: {highest:.0} a second is the highest rate that held\n",
+                "search"
+            ));
+        }
+        text.push_str(&format!(
+            "missing {}, duplicates {}, out of order {}, disagreements {}, misdelivered {}, own missing {}; gaps {}, \
+             repeats {}, unacknowledged {}; {}\n{}",
+            self.missing,
+            self.duplicates,
+            self.out_of_order,
+            self.disagreements,
+            self.misdelivered,
+            self.own_missing,
+            self.gaps,
+            self.repeats,
+            self.unacknowledged,
+            self.drained_after_ms
+                .map_or_else(|| "not all came in time".to_owned(), |ms| format!("all was there {ms} ms after the end")),
+            self.generator.verdict,
+        ));
+        for complaint in self.complaints.iter().chain(&self.first_bad) {
+            text.push_str(&format!("\n  {complaint}"));
+        }
+        text
+    }
+}

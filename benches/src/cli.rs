@@ -1,0 +1,249 @@
+//! The command line.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::servers::Cores;
+use crate::session::Place;
+
+/// Load for a Moorgate gateway, and a phone to talk through it.
+#[derive(Debug, Parser)]
+#[command(name = "moorgate-bench", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo run --release -p gateway -- up                  (in another terminal)
+  moorgate-bench phone --user alice
+  moorgate-bench chat --clients 10000 --seconds 30
+  moorgate-bench chat --clients 2000 --seconds 30 --spawn --kill-backend-at 10 --kill-gateway-at 20
+  moorgate-bench hold --connections 100000 --seconds 30 --spawn
+  moorgate-bench call --clients 64 --payload 100 --seconds 10 --spawn --json call.json
+
+Exit code: 0 when all is well, 1 when something was lost, doubled or out of order, 2 when the run could not be made.";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// A phone that you talk through: it signs up or logs in by name, sends what you type, and shows what arrives.
+    #[command(after_help = "\
+Examples:
+  moorgate-bench phone --user alice
+  printf 'send bob hello\\nquit\\n' | moorgate-bench phone --user alice")]
+    Phone(PhoneArgs),
+    /// Phones that chat: is anything lost, how long does it take, what does it cost?
+    #[command(after_help = "\
+Without --rate it searches the highest rate that holds, then runs at 70 % of it (2000 a second with a kill).
+
+Examples:
+  moorgate-bench chat --clients 10000 --seconds 30
+  moorgate-bench chat --clients 10000 --seconds 60 --rate 5000 --spawn --json chat.json
+  moorgate-bench chat --clients 1000 --seconds 30 --spawn --kill-backend-at 10")]
+    Chat(ChatArgs),
+    /// Phones that only beat: what does a connection cost?
+    #[command(after_help = "\
+Examples:
+  moorgate-bench hold --connections 100000 --seconds 30 --spawn
+  moorgate-bench hold --connections 1000 --seconds 60 --heartbeat 10 --json hold.json")]
+    Hold(HoldArgs),
+    /// Forwarded calls to an echo service: how many a second, and what does one cost?
+    #[command(after_help = "\
+Example:
+  moorgate-bench call --clients 64 --payload 100 --seconds 10 --spawn")]
+    Call(CallArgs),
+}
+
+/// Where the servers are.
+#[derive(Debug, Args)]
+pub struct PlaceArgs {
+    /// The gateway's client port.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7600", conflicts_with = "spawn")]
+    target: String,
+    /// The private key that tokens are minted with.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "./moorgate-data/keys/issuer.pem",
+        conflicts_with = "spawn"
+    )]
+    issuer_key: PathBuf,
+    /// The gateway's admin port: its /status names the process whose memory and CPU are reported.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7601", conflicts_with = "spawn")]
+    admin: SocketAddr,
+    /// The backend's admin port, for the same.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7611", conflicts_with = "spawn")]
+    backend_admin: SocketAddr,
+    /// Start gateway and backend beside this program, on free ports and in a fresh directory that is removed.
+    #[arg(long)]
+    spawn: bool,
+    /// Cores of the gateway, as 0,1; without: planned.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', requires = "spawn")]
+    gateway_cores: Vec<usize>,
+    #[arg(long, value_name = "LIST", value_delimiter = ',', requires = "spawn")]
+    backend_cores: Vec<usize>,
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    bench_cores: Vec<usize>,
+    /// Write the report as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Who talks to whom, and when.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub struct ChatArgs {
+    /// Phones.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=4_000_000))]
+    pub clients: u32,
+    /// How long the measured load lasts.
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: u64,
+    /// Messages a second, of all phones together.
+    #[arg(long, value_name = "R", value_parser = rate)]
+    pub rate: Option<f64>,
+    /// Kill the backend with SIGKILL so many seconds after the start of the load, and start it again.
+    #[arg(long, value_name = "S", requires = "spawn", value_parser = seconds)]
+    pub kill_backend_at: Option<f64>,
+    /// The same with the gateway.
+    #[arg(long, value_name = "S", requires = "spawn", value_parser = seconds)]
+    pub kill_gateway_at: Option<f64>,
+    /// Bytes of a message's text.
+    #[arg(long, value_name = "BYTES", default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..=8192))]
+    pub text: u16,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct HoldArgs {
+    /// Phones, each of a user of its own.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    pub connections: u32,
+    /// How long they are held, after the last connect.
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: u64,
+    /// Seconds between beats; without: half of the time held, at most 240.
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub heartbeat: Option<u32>,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct CallArgs {
+    /// Phones, each with one call in flight.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    pub clients: u32,
+    /// Bytes of a call's payload.
+    #[arg(long, value_name = "B", default_value_t = 100, value_parser = clap::value_parser!(u16).range(0..=60_000))]
+    pub payload: u16,
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: u64,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct PhoneArgs {
+    /// 3 to 32 of a-z, 0-9, '_', '.', '-'. A new name is signed up.
+    #[arg(long, value_name = "NAME")]
+    pub user: String,
+    /// Without: one made of the name, which is good for trying things out only.
+    #[arg(long)]
+    pub password: Option<String>,
+    /// The gateway's client port.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7600")]
+    pub target: String,
+}
+
+impl PlaceArgs {
+    /// The target resolved; an error is a sentence.
+    pub fn place(&self) -> Result<Place, String> {
+        let given = [&self.gateway_cores, &self.backend_cores, &self.bench_cores];
+        let cores = given.iter().any(|list| !list.is_empty()).then(|| Cores {
+            gateway: self.gateway_cores.clone(),
+            backend: self.backend_cores.clone(),
+            bench: self.bench_cores.clone(),
+        });
+        Ok(Place {
+            target: resolve(&self.target)?,
+            issuer_key: self.issuer_key.clone(),
+            admin: self.admin,
+            backend_admin: self.backend_admin,
+            spawn: self.spawn,
+            cores,
+            seed: self.seed,
+        })
+    }
+}
+
+/// The first address of `HOST:PORT`.
+pub fn resolve(target: &str) -> Result<SocketAddr, String> {
+    let failed = |why: String| format!("{target} is no address: {why} (say HOST:PORT)");
+    let mut found = target.to_socket_addrs().map_err(|error| failed(error.to_string()))?;
+    found.next().ok_or_else(|| failed("nothing has this name".to_owned()))
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.1..=1e7).contains(&rate) { Ok(rate) } else { Err("0.1 to 10000000 messages a second".to_owned()) }
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.0..=86_400.0).contains(&seconds) { Ok(seconds) } else { Err("0 to 86400 seconds".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_lines_of_the_readme_are_understood() {
+        for line in [
+            "moorgate-bench phone --user alice",
+            "moorgate-bench chat --clients 10000 --seconds 30",
+            "moorgate-bench chat --clients 10000 --seconds 30 --target localhost:7600 --json f",
+            "moorgate-bench chat --clients 1000 --seconds 30 --spawn --kill-backend-at 10 --kill-gateway-at 20.5",
+            "moorgate-bench hold --connections 100000 --seconds 30 --spawn --heartbeat 15",
+            "moorgate-bench call --clients 64 --payload 100 --spawn",
+        ] {
+            parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "moorgate-bench chat --clients 1 --seconds 30",
+            "moorgate-bench chat --clients 10",
+            "moorgate-bench chat --clients 10 --seconds 5 --kill-backend-at 3",
+            "moorgate-bench chat --clients 10 --seconds 5 --rate -1",
+            "moorgate-bench chat --clients 10 --seconds 5 --spawn --target 127.0.0.1:1",
+            "moorgate-bench hold --connections 0 --seconds 1",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_target_without_a_port_is_told() {
+        assert!(resolve("localhost").expect_err("no port").contains("HOST:PORT"));
+        assert_eq!(resolve("127.0.0.1:7600"), Ok("127.0.0.1:7600".parse().expect("an address")));
+    }
+}

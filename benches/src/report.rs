@@ -1,0 +1,195 @@
+//! What every report has in common: what ran where, and whether the bench itself was the limit.
+
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::fleet::Totals;
+use crate::limits;
+use crate::servers::Cores;
+
+/// The number of the JSON's form. Keys are added without a new one.
+pub const SCHEMA: u32 = 1;
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the report {}: {cause}", path.display())]
+pub struct WriteError {
+    path: PathBuf,
+    cause: io::Error,
+}
+
+/// The machine, and how the parts were laid out on it.
+#[derive(Debug, Clone, Serialize)]
+pub struct HostFacts {
+    pub kernel: String,
+    pub cpu: String,
+    pub cores: usize,
+    pub memory_bytes: u64,
+    /// The bench started the servers itself.
+    pub spawned: bool,
+    /// Whether limits by address were lifted, which `--spawn` does.
+    pub address_limits_lifted: bool,
+    pub pinned: Cores,
+    /// What `tuning` found, in words.
+    pub findings: Vec<String>,
+}
+
+impl HostFacts {
+    pub fn read(spawned: bool, pinned: Cores, findings: Vec<String>) -> Self {
+        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let cpuinfo = text("/proc/cpuinfo");
+        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        Self {
+            kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
+            cpu: model.map_or_else(String::new, |(_, name)| name.to_owned()),
+            cores: gateway_ring::available_cores().len(),
+            memory_bytes: tuning::machine_memory().map_or(0, |memory| memory.total),
+            spawned,
+            address_limits_lifted: spawned,
+            pinned,
+            findings,
+        }
+    }
+}
+
+/// Whether the load was what it should have been.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Generator {
+    pub threads: usize,
+    /// The share of time in which the bench's threads waited.
+    pub idle_share: f64,
+    /// Starts later than `late_after_ms` after their time.
+    pub late_starts: u64,
+    pub late_after_ms: u64,
+    pub starts: u64,
+    pub was_the_limit: bool,
+    pub verdict: String,
+}
+
+impl Generator {
+    /// From the counters before and after the time that is judged.
+    pub fn judge(threads: usize, before: &Totals, after: &Totals, starts: u64, late_starts: u64) -> Self {
+        let ran_us = after.ran_us.saturating_sub(before.ran_us);
+        let waited_us = after.waited_us.saturating_sub(before.waited_us);
+        let idle_share = if ran_us == 0 { 1.0 } else { (waited_us as f64 / ran_us as f64).min(1.0) };
+        let is_late = starts > 0 && late_starts * 100 > starts;
+        let is_busy = idle_share < 0.05;
+        let percent = (idle_share * 100.0).round();
+        let verdict = match (is_busy, is_late) {
+            (true, _) => {
+                format!("the generator was the limit: its threads were idle {percent} % of the time")
+            }
+            (false, true) => {
+                "the generator was late: more than 1 of 100 messages started after their time".into()
+            }
+            (false, false) => format!("the generator kept up: idle {percent} % of the time"),
+        };
+        Self {
+            threads,
+            idle_share,
+            late_starts,
+            late_after_ms: limits::LATE_START_US / 1_000,
+            starts,
+            was_the_limit: is_busy || is_late,
+            verdict,
+        }
+    }
+}
+
+/// Writes a report as JSON.
+pub fn write_json(path: &Path, report: &impl Serialize) -> Result<(), WriteError> {
+    let failed = |cause| WriteError { path: path.to_owned(), cause };
+    let mut text = serde_json::to_string_pretty(report).map_err(|error| failed(error.into()))?;
+    text.push('\n');
+    fs::write(path, text).map_err(failed)
+}
+
+/// One line a second: written over on a terminal, one below the other elsewhere.
+#[derive(Debug)]
+pub struct Progress {
+    on_terminal: bool,
+    is_open: bool,
+}
+
+impl Progress {
+    pub fn new() -> Self {
+        Self { on_terminal: io::stderr().is_terminal(), is_open: false }
+    }
+
+    pub fn line(&mut self, text: &str) {
+        let mut stderr = io::stderr().lock();
+        // Nobody to tell is no reason to stop.
+        let _ = if self.on_terminal {
+            self.is_open = true;
+            write!(stderr, "\r\x1b[2K{text}").and_then(|()| stderr.flush())
+        } else {
+            writeln!(stderr, "{text}")
+        };
+    }
+
+    /// A line that stays.
+    pub fn say(&mut self, text: &str) {
+        self.end();
+        eprintln!("{text}");
+    }
+
+    pub fn end(&mut self) {
+        if std::mem::take(&mut self.is_open) {
+            eprintln!();
+        }
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// `part / whole`, nothing when there is no whole.
+pub fn share(part: Option<u64>, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part.map(|part| part as f64 / whole as f64)).flatten()
+}
+
+/// A figure for a person, or that there is none.
+pub fn figure(value: Option<f64>, unit: &str) -> String {
+    value.map_or_else(|| "not known".to_owned(), |value| format!("{value:.1} {unit}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_generator_is_judged_by_its_idle_time_and_its_lateness() {
+        let before = Totals { ran_us: 1_000, waited_us: 900, ..Totals::default() };
+        let after =
+            |waited_us: u64| Totals { ran_us: 11_000, waited_us: 900 + waited_us, ..Totals::default() };
+        let kept_up = Generator::judge(1, &before, &after(5_000), 1_000, 10);
+        assert!(!kept_up.was_the_limit && kept_up.verdict.contains("50 %"), "{kept_up:?}");
+        assert!(Generator::judge(1, &before, &after(100), 1_000, 0).was_the_limit, "1 % idle");
+        assert!(Generator::judge(1, &before, &after(5_000), 1_000, 11).was_the_limit, "late");
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_written_names_its_file() {
+        let told = write_json(Path::new("/no/such/dir/x.json"), &1).expect_err("no directory").to_string();
+        assert!(told.contains("/no/such/dir/x.json"));
+    }
+
+    #[test]
+    fn shares_of_nothing_are_unknown() {
+        assert_eq!(share(Some(5), 2), Some(2.5));
+        assert_eq!(share(Some(5), 0), None);
+        assert_eq!(share(None, 2), None);
+        assert_eq!(figure(None, "us"), "not known");
+    }
+}
