@@ -33,7 +33,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Starts gateway and reference backend together: the way to try Moorgate.
-    #[cfg(any())]
+    #[cfg(feature = "embedded-backend")]
     Up(UpArgs),
     /// Starts a gateway before backends that run elsewhere.
     Serve(ServeArgs),
@@ -57,6 +57,9 @@ pub struct UpArgs {
     /// Where the backend listens; port 0: any.
     #[arg(long, default_value = "127.0.0.1:7610")]
     pub backend_listen: SocketAddr,
+    /// The port of the backend's metrics and status on 127.0.0.1; 0: any.
+    #[arg(long, default_value_t = 7611)]
+    pub backend_admin_port: u16,
     #[command(flatten)]
     pub overrides: Overrides,
 }
@@ -140,7 +143,7 @@ pub fn run() -> ExitCode {
     let cli = Cli::parse();
     crate::control::log::start(&cli.log);
     let result = match cli.command {
-        #[cfg(any())]
+        #[cfg(feature = "embedded-backend")]
         Command::Up(args) => crate::up::run(&args),
         Command::Serve(args) => run_serve(&args),
         Command::CheckConfig { file } => check_config(&file),

@@ -12,4 +12,6 @@ pub mod control;
 pub mod limits;
 pub mod session;
 pub mod shard;
+#[cfg(feature = "embedded-backend")]
+pub mod up;
 pub mod upstream;
