@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::time::Duration;
 
+use prost::Message;
 use proto_wire::pb;
 use proto_wire::rpc::header::{Header, Kind, next_header};
-use proto_wire::services::echo;
+use proto_wire::services::{account, echo};
 use proto_wire::status::Code;
 
 use crate::client::{Client, Raw};
@@ -52,8 +53,12 @@ fn frames_out_of_order_close_the_connection() {
     let backend = Backend::start();
     let reply = frame(|bytes| bytes[3] = Kind::Reply as u8);
     is_refused(&backend, &reply, "misbehaved");
-    let twice = [frame(|_| {}), frame(|_| {})].concat();
-    is_refused(&backend, &twice, "misbehaved");
+    // Two calls of one id, the first of which takes its time.
+    let request = pb::SignUpRequest { name: "alice".into(), password: "correct horse".into() };
+    let mut call = Vec::new();
+    Header { kind: Kind::Call, call_id: 1, method: account::SIGN_UP.id, ..Header::default() }
+        .put(&request.encode_to_vec(), &mut call);
+    is_refused(&backend, &[call.clone(), call].concat(), "misbehaved");
 }
 
 #[test]

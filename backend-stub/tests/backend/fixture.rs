@@ -82,7 +82,7 @@ impl Backend {
     /// Waits until a metric has this value: a peer may see its end before it is counted.
     pub fn reaches(&self, name: &str, value: u64) {
         let seen: Vec<u64> = (0..1000).map(|_| self.metric(name)).take_while(|&now| now != value).collect();
-        assert!(seen.len() < 1000, "{name} is {:?}, not {value}", seen.last());
+        assert!(seen.len() < 1000, "{name} is not {value}: {}", http(self.admin(), "/metrics").1);
     }
 
     /// The value of a line of /metrics that begins with `name`.
