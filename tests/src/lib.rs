@@ -9,13 +9,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod fleet;
+pub mod history;
 pub mod limits;
 mod ports;
 mod process;
+pub mod system;
+pub mod wire;
 mod workdir;
 
 pub use ports::{NoPort, Port};
 pub use process::{Launch, Process, ProcessError, binary, http_get};
+pub use system::{Server, System, SystemError};
 pub use workdir::WorkDir;
 
 /// Whether `tests/run --long` is running: tests that scale themselves then do more rounds.

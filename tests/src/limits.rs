@@ -24,3 +24,21 @@ pub const PORT_LOWEST: u16 = 12_000;
 
 /// How many ports are tried before giving up.
 pub const PORT_TRIES: u32 = 2_000;
+
+/// Complaints kept in words; the rest are counted.
+pub const COMPLAINTS_MAX: usize = 20;
+
+/// How long a whole system may take for what it does in well under a second: two cores that also compile.
+pub const SOON_MS: u64 = 30_000;
+
+/// Bytes read from a phone's socket at once.
+pub const READ_BYTES: usize = 64 << 10;
+
+/// Longest sleep of the fleet's loop, so that a condition is looked at again.
+pub const FLEET_TURN_MAX_MS: u64 = 20;
+
+/// A message that was not taken is sent again after this, with the id it had.
+pub const RESEND_AFTER_MS: u64 = 100;
+
+/// How long one read or write of a bare phone may take.
+pub const WIRE_WITHIN_MS: u64 = 20_000;
