@@ -35,7 +35,7 @@ pub struct Serve {
     /// Keys and store; made when it does not exist [default: moorgate-data].
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The core that the loop is pinned to; for now the first of the list is used.
+    /// Cores to run on, such as 0,2. The loop is pinned to the first.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     cores: Option<Vec<usize>>,
     /// Listen where other machines can connect. Callers are not authenticated yet.

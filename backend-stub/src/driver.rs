@@ -25,6 +25,9 @@ use crate::rt::{Signal, Waker};
 use crate::stats::Stats;
 use crate::storage::{ChangeLog, Completion, Full};
 
+/// Shards of gateways that news go to. One connection each is the rule, and those have a lower bound.
+const MAX_LINKS: usize = 16_384;
+
 /// The core with its store, on the loop's thread.
 pub struct Driver {
     clock: Clock,
@@ -112,12 +115,18 @@ impl Driver {
     }
 
     /// News for this shard go over this connection from now on.
-    pub fn link(&self, gateway: u64, shard: u16, connection: &Rc<Connection>) {
-        match self.links.borrow_mut().entry((gateway, shard)) {
+    pub fn link(&self, gateway: u64, shard: u16, connection: &Rc<Connection>) -> Result<(), Status> {
+        let mut links = self.links.borrow_mut();
+        let is_full = links.len() >= MAX_LINKS;
+        match links.entry((gateway, shard)) {
             Entry::Occupied(known) if Rc::ptr_eq(known.get(), connection) => {}
             Entry::Occupied(mut known) => drop(known.insert(connection.clone())),
+            Entry::Vacant(_) if is_full => {
+                return Err(Status::new(Code::Overloaded, "too many shards of gateways"));
+            }
             Entry::Vacant(vacant) => drop(vacant.insert(connection.clone())),
         }
+        Ok(())
     }
 
     pub fn unlink(&self, connection: &Rc<Connection>) {

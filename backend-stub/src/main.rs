@@ -10,6 +10,8 @@ use backend_stub::cli::{Cli, Command};
 use backend_stub::config::BackendConfig;
 use backend_stub::embedded;
 use clap::Parser as _;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -35,10 +37,35 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Serve(serve) => {
             let config = serve.config()?;
+            stay_on(&config.cores)?;
+            end_on_panic();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(serve_until_stopped(config))
         }
     }
+}
+
+/// Keeps all threads that will be started, those of the store too, on these cores.
+fn stay_on(cores: &[usize]) -> anyhow::Result<()> {
+    if cores.is_empty() {
+        return Ok(());
+    }
+    let mut set = CpuSet::new();
+    for &core in cores {
+        set.set(core).with_context(|| format!("--cores: there can be no core {core}"))?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &set).with_context(|| {
+        format!("--cores: this process may not run on {cores:?}; `nproc` and `taskset -p $$` tell")
+    })
+}
+
+/// A panic leaves the core in a state that nobody has thought of. A new start takes everything from disk.
+fn end_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
 }
 
 /// Signals are taken before anything starts: one that comes early still stops cleanly.

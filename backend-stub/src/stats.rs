@@ -11,6 +11,9 @@ use crate::logic::Counters;
 /// Codes that are counted apart; what is beyond falls into the last place.
 pub const CODES: usize = 18;
 
+/// Services that call, by their number in the header; what is beyond falls into the last place.
+pub const CALLERS: [&str; 4] = ["unnamed", "gateway", "backend", "other"];
+
 /// Buckets of a histogram: up to 1 us, 2 us, 4 us ... 2^24 us (17 s), and beyond.
 pub const BUCKETS: usize = 26;
 
@@ -60,6 +63,8 @@ impl Histogram {
 pub struct MethodStats {
     /// Ends by code.
     pub codes: [Count; CODES],
+    /// Calls by the service that made them.
+    pub callers: [Count; CALLERS.len()],
     pub in_bytes: Count,
     pub out_bytes: Count,
     /// From the arrival of the bytes to the handler's first step.
@@ -71,6 +76,10 @@ pub struct MethodStats {
 impl MethodStats {
     pub fn ended(&self, code: Code) {
         self.codes[usize::from(code.0).min(CODES - 1)].add(1);
+    }
+
+    pub fn called_by(&self, service: u16) {
+        self.callers[usize::from(service).min(CALLERS.len() - 1)].add(1);
     }
 
     pub fn calls(&self) -> u64 {
@@ -129,7 +138,6 @@ pub struct Stats {
     pub reads: Count,
     pub writes: Count,
     pub turns: Count,
-    pub calls_running: Count,
     /// Calls to gateways that were made, and that did not end well.
     pub notifies: Count,
     pub notifies_failed: Count,
@@ -151,7 +159,6 @@ impl Default for Stats {
             reads: Count::default(),
             writes: Count::default(),
             turns: Count::default(),
-            calls_running: Count::default(),
             notifies: Count::default(),
             notifies_failed: Count::default(),
             hashes_refused: Count::default(),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use proto_wire::services;
 use proto_wire::status::Code;
 
-use crate::stats::{BUCKETS, CODES, Close, Histogram, MethodStats, Stats};
+use crate::stats::{BUCKETS, CALLERS, CODES, Close, Histogram, MethodStats, Stats};
 
 /// All of them.
 pub fn render(stats: &Stats) -> String {
@@ -31,6 +31,13 @@ fn methods(text: &mut String, stats: &Stats) {
             if count > 0 || code == "ok" {
                 line(text, "moorgate_backend_calls_total", &[("method", &name), ("code", code)], count);
             }
+        }
+    }
+    head(text, "moorgate_backend_callers", "counter", "Calls that ended, by method and calling service.");
+    for (name, method) in named(stats) {
+        for (caller, count) in CALLERS.iter().zip(&method.callers).filter(|(_, count)| count.value() > 0) {
+            let labels = [("method", name.as_str()), ("caller", caller)];
+            line(text, "moorgate_backend_callers_total", &labels, count.value());
         }
     }
     head(text, "moorgate_backend_call_in_bytes", "counter", "Bodies of requests.");

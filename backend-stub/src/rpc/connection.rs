@@ -9,7 +9,7 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use proto_wire::rpc::callee::{Admitted, Callee, CalleeConfig, Outcome};
 use proto_wire::rpc::caller::{Action, Caller, CallerConfig, Request};
-use proto_wire::rpc::header::{Header, HeaderError, Kind, next_header};
+use proto_wire::rpc::header::{Header, HeaderError, Kind, flag, next_header};
 use proto_wire::rpc::method::Method;
 use proto_wire::status::{Code, Status};
 
@@ -109,6 +109,7 @@ impl Connection {
         }
         let request = Request {
             method: method.id,
+            flags: if method.idempotent { flag::IDEMPOTENT } else { 0 },
             deadline_ms: method.deadline_ms,
             business_priority: method.priority,
             body,

@@ -85,11 +85,6 @@ impl<S: Service> Server<S> {
         rt::signal_or_ms(&self.alarm, wait_ms).await;
     }
 
-    /// Ends the wait for a timeout.
-    pub fn wake(&self) {
-        self.alarm.raise();
-    }
-
     /// Asks every caller to make no new calls here.
     pub fn go_away(&self) {
         self.connections.borrow().values().for_each(|connection| connection.go_away());
@@ -183,7 +178,7 @@ impl<S: Service> Server<S> {
             given: Cell::new(None),
         };
         let Begun { serial, admitted, body, header } = begun;
-        let method = header.method;
+        let (method, service) = (header.method, header.service);
         rt::spawn(async move {
             let begun_us = server.clock.now_us();
             let in_bytes = body.len() as u64;
@@ -194,6 +189,7 @@ impl<S: Service> Server<S> {
             };
             let stats = server.stats.method(method);
             stats.ended(outcome.code);
+            stats.called_by(service);
             stats.in_bytes.add(in_bytes);
             stats.out_bytes.add(body.len() as u64);
             stats.queue.record(begun_us - arrived_us);

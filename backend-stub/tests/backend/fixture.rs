@@ -152,7 +152,6 @@ impl Service for Parking {
 /// The RPC server alone, with a service whose calls take as long as a test wants.
 pub struct Bare {
     pub addr: SocketAddr,
-    pub stats: Arc<Stats>,
     stop: Waker,
     executor: Option<Executor<()>>,
 }
@@ -161,11 +160,11 @@ impl Bare {
     pub fn start() -> Self {
         let mut listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
         let mut accepted = listener.start().expect("a thread");
-        let (addr, stats, stop) = (listener.addr(), Arc::new(Stats::default()), Waker::default());
-        let (shared, stopped) = (stats.clone(), stop.clone());
+        let (addr, stop) = (listener.addr(), Waker::default());
+        let stopped = stop.clone();
         let (ready, is_ready) = channel();
         let executor = Executor::start("bare", None, move || async move {
-            let server = Server::new(Parking::default(), shared, Clock::start());
+            let server = Server::new(Parking::default(), Arc::new(Stats::default()), Clock::start());
             let (adopting, ticking) = (server.clone(), server.clone());
             rt::spawn(async move {
                 while let Some(streams) = accepted.take().await {
@@ -186,7 +185,7 @@ impl Bare {
         })
         .expect("an executor");
         is_ready.recv().expect("it starts");
-        Self { addr, stats, stop, executor: Some(executor) }
+        Self { addr, stop, executor: Some(executor) }
     }
 }
 

@@ -1,10 +1,14 @@
 //! Starting, stopping, and what stands in the way.
 
+use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
+use std::process::{Child, Command, Stdio};
 use std::{fs, thread};
 
 use backend_stub::embedded::{self, StartError};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use proto_wire::pb;
 use proto_wire::services::account::SIGN_UP;
 use proto_wire::status::Code;
@@ -91,4 +95,61 @@ fn a_stop_finishes_what_is_in_flight_and_says_so_to_callers() {
     backend.running = Some(embedded::start(config(&backend.dir)).expect("it starts again"));
     let mut client = Client::connect(backend.addr());
     assert_eq!(client.call(&SIGN_UP, None, &request).code, Code::Ok);
+}
+
+/// The binary on free ports; its first line.
+fn serve(dir: &Dir, more: &[&str]) -> (Child, String) {
+    let mut process = Command::new(env!("CARGO_BIN_EXE_moorgate-backend"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"])
+        .arg(&dir.0)
+        .args(more)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary is built");
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().expect("piped")).read_line(&mut line).expect("text");
+    (process, line)
+}
+
+#[test]
+fn the_binary_says_when_it_is_ready_and_a_signal_ends_it_well() {
+    let dir = Dir::new();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let (mut process, line) = serve(&dir, &["--cores", "0"]);
+        let addr = line.strip_prefix("ready listen=").and_then(|rest| rest.split(' ').next()).expect("ready");
+        assert!(line.contains(" admin=127.0.0.1:"), "{line}");
+        let mut client = Client::connect(addr.parse().expect("an address"));
+        let request = pb::SignUpRequest { name: "alice".into(), password: "correct horse".into() };
+        assert_eq!(client.call(&SIGN_UP, None, &request).code, Code::Ok);
+        kill(Pid::from_raw(process.id() as i32), signal).expect("it runs");
+        while client.turn() {}
+        assert!(client.is_told_to_go);
+        assert_eq!(process.wait().expect("it ends").code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn the_binary_names_what_is_wrong_and_fails() {
+    let dir = Dir::new();
+    fs::create_dir_all(&dir.0).expect("writable");
+    let (misspelt, open) = (dir.0.join("misspelt.toml"), dir.0.join("open.toml"));
+    fs::write(&misspelt, "listen = \"127.0.0.1:0\"\ngrace = 5\n").expect("writable");
+    fs::write(&open, "listen = \"0.0.0.0:0\"\n").expect("writable");
+    let words = |path: &std::path::Path| vec!["--config".to_owned(), path.display().to_string()];
+    for (more, expected) in [
+        (words(&misspelt), "line 2"),
+        (words(&open), "--insecure-listen"),
+        (vec!["--cores".to_owned(), "1000".to_owned()], "--cores"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_moorgate-backend"))
+            .args(["serve", "--data"])
+            .arg(dir.0.join("data"))
+            .args(more)
+            .output()
+            .expect("the binary is built");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(expected), "{text}");
+    }
 }

@@ -67,6 +67,20 @@ fn what_is_sent_is_told_and_synced_and_survives_a_restart() {
 }
 
 #[test]
+fn news_follow_a_shard_to_its_new_connection() {
+    let backend = Backend::start();
+    let mut first = Client::connect(backend.addr());
+    first.report(&[10, 20]);
+    drop(first);
+    let mut second = Client::connect(backend.addr());
+    // The shard says who it is; its sessions are known.
+    second.report(&[]);
+    let sent = second.call(&messages::SEND, phone(10), &text(upload_id(1), 20, "still here?"));
+    assert_eq!(sent.code, Code::Ok);
+    while !second.next_news().news.iter().any(|news| news.slot == 2) {}
+}
+
+#[test]
 fn a_send_that_is_repeated_is_applied_once() {
     let mut backend = Backend::start();
     let mut client = Client::connect(backend.addr());
