@@ -131,8 +131,17 @@ impl Core {
         self.counters.news += news.len() as u64;
         let token = self.token();
         self.lanes.calls.insert(token, Call { lane: key, sent });
-        let request = pb::NotifyRequest { gateway, shard: u32::from(key.1), news };
+        let request = pb::NotifyRequest { gateway, shard: u32::from(key.1), news, replaced: Vec::new() };
         self.actions.push_back(Action::Notify { token, gateway, shard: key.1, request });
+    }
+
+    /// Tells the shard of a session that a newer connection of its device is there. The result is no matter: an
+    /// announcement of the older session is answered the same.
+    pub(super) fn tell_replaced(&mut self, (gateway, shard): (u16, u16), replaced: pb::Replaced) {
+        let Some(gateway) = self.presence.gateway(gateway) else { return };
+        let (token, replaced) = (self.token(), vec![replaced]);
+        let request = pb::NotifyRequest { gateway, shard: u32::from(shard), news: Vec::new(), replaced };
+        self.actions.push_back(Action::Notify { token, gateway, shard, request });
     }
 
     /// What a device is told. Changes that it was not told yet go along when they are small: a phone

@@ -204,6 +204,8 @@ impl Core {
         }
         let was_online = device.is_online();
         let is_repeat = has_route(device, gateway, shard, online.slot, online.generation);
+        let before = (device.gateway, device.shard);
+        let older = pb::Replaced { slot: device.slot, generation: device.generation };
         device.counter = online.counter;
         device.gateway = gateway;
         device.shard = shard;
@@ -218,6 +220,9 @@ impl Core {
             device.due = false;
         }
         self.counters.online += u64::from(!was_online);
+        if was_online && !is_repeat {
+            self.tell_replaced(before, older);
+        }
         true
     }
 

@@ -335,6 +335,7 @@ impl Downward for Down<'_> {
                 stale.push(at as u32);
             }
         }
+        self.close_later(&request.replaced);
         stale
     }
 
@@ -349,11 +350,15 @@ impl Downward for Down<'_> {
                 &News { class: Class::Now, newest, prev: 0, page: &[] },
             );
         }
-        self.replaced.extend(reply.replaced.iter().map(|replaced| (replaced.slot, replaced.generation)));
+        self.close_later(&reply.replaced);
     }
 }
 
 impl Down<'_> {
+    fn close_later(&mut self, replaced: &[pb::Replaced]) {
+        self.replaced.extend(replaced.iter().map(|replaced| (replaced.slot, replaced.generation)));
+    }
+
     fn tell(&mut self, slot: u32, generation: u32, news: &News<'_>) -> bool {
         let now_ms = self.desk.now_ms;
         self.desk

@@ -41,7 +41,7 @@ fn news(online: &pb::Online, newest: u64, prev: u64, page: &'static [u8]) -> pb:
 }
 
 fn request(news: Vec<pb::News>) -> pb::NotifyRequest {
-    pb::NotifyRequest { gateway: GATEWAY, shard: 3, news }
+    pb::NotifyRequest { gateway: GATEWAY, shard: 3, news, replaced: vec![] }
 }
 
 #[test]
@@ -132,6 +132,19 @@ fn who_is_behind_is_told_and_who_was_replaced_is_closed() {
     backend.report(&reply);
     assert_eq!(phone.end(), End::Close(Reason::Replaced as u32));
     drop(other);
+}
+
+#[test]
+fn a_session_that_was_replaced_elsewhere_is_closed_by_news() {
+    let stage = Stage::new();
+    let mut backend = stage.backend.accept();
+    let mut phone = Phone::welcomed(stage.listen, &stage.token(5));
+    let online = next_online(&mut backend);
+    let gone = pb::Replaced { slot: online.slot, generation: online.generation + 1 };
+    let here = pb::Replaced { slot: online.slot, generation: online.generation };
+    let told = pb::NotifyRequest { replaced: vec![gone, here], ..request(vec![]) };
+    assert!(backend.notify(&told).is_empty());
+    assert_eq!(phone.end(), End::Close(Reason::Replaced as u32));
 }
 
 #[test]

@@ -93,6 +93,21 @@ fn of_racing_connects_the_highest_counter_wins_and_the_other_is_closed() {
 }
 
 #[test]
+fn an_older_connection_that_was_heard_of_first_is_closed_wherever_it_is() {
+    let mut world = World::new(1, 1 << 20);
+    world.report(GATEWAY, vec![online(7, 5, 1, 0)], vec![]);
+    world.report(GATEWAY, vec![online(7, 5, 1, 0)], vec![]);
+    assert!(world.notifies.is_empty(), "a repeat replaces nothing");
+    let reply = world.report(0xbb, vec![online(7, 9, 2, 0)], vec![]);
+    assert!(reply.replaced.is_empty());
+    let (_, request) = world.notifies.pop().expect("the older gateway is told");
+    assert_eq!((request.gateway, request.shard), (GATEWAY, 2));
+    assert_eq!(request.replaced, [pb::Replaced { slot: 5, generation: 1 }]);
+    world.message(7, 1);
+    assert_eq!(world.told(&[]), [(0xbb, 9)]);
+}
+
+#[test]
 fn a_dead_gateways_routes_end_with_its_lease() {
     let mut world = World::new(1, 1 << 20);
     world.report(GATEWAY, vec![online(7, 1, 1, 0)], vec![]);
