@@ -205,6 +205,21 @@ impl Process {
         kill(pid, signal).map_err(|errno| ProcessError::Io { name: self.name.clone(), cause: errno.into() })
     }
 
+    /// SIGSTOP, and waits until every thread stands still: the slowest of all processes. SIGCONT lets it go on.
+    pub fn pause(&mut self) -> Result<(), ProcessError> {
+        self.signal(Signal::SIGSTOP)?;
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.pid()));
+        self.wait_until("standstill", limits::STOP_WITHIN_MS, |_| {
+            let mut states =
+                fs::read_dir(&tasks).ok()?.flatten().map(|task| fs::read_to_string(task.path().join("stat")));
+            // The state follows the name, which stands in brackets.
+            let stands = |stat: io::Result<String>| {
+                stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+            };
+            states.all(stands).then_some(())
+        })
+    }
+
     /// SIGKILL, and waits until it is gone.
     pub fn kill(&mut self) -> Result<(), ProcessError> {
         let name = self.name.clone();
@@ -335,6 +350,19 @@ mod tests {
         process.wait_for_line("ready").expect("its line");
         assert!(process.stop().expect("an end").success());
         process.signal(Signal::SIGTERM).expect("nothing to do for one that ended");
+    }
+
+    #[test]
+    fn a_paused_one_stands_still_until_it_is_let_go() {
+        let dir = WorkDir::new("process").expect("a directory");
+        let mut process = shell(&dir, "n=0; while :; do n=$((n + 1)); echo $n; sleep 0.01; done");
+        process.wait_for_line("1").expect("its line");
+        process.pause().expect("it stands");
+        let log = process.log();
+        thread::sleep(Duration::from_millis(100));
+        assert_eq!(process.log(), log);
+        process.signal(Signal::SIGCONT).expect("it goes on");
+        process.wait_until("more", 10_000, |process| (process.log() > log).then_some(())).expect("more");
     }
 
     #[test]

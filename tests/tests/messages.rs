@@ -1,9 +1,9 @@
 //! From phone to phone, through real processes.
 
+use prost::Message;
 use proto_wire::pb;
 use proto_wire::services::echo;
 use proto_wire::status::Code;
-use prost::Message;
 use tests::{System, limits};
 
 const ALICE: u64 = 11;

@@ -205,6 +205,7 @@ impl Fleet {
             members: members.to_vec(),
         };
         let handle = self.lines[owner.0].phone.call_method(&messages::CREATE_GROUP, &request, now_ms);
+        self.serve(owner);
         let reply = self.wait_for_reply(owner, handle)?;
         let group = pb::CreateGroupReply::decode(reply.body).unwrap_or_default().group;
         assert!(reply.status == Code::Ok && group != 0, "the group was not made: {:?}", reply.status);

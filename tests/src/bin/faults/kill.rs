@@ -1,6 +1,6 @@
 //! Rounds of kills.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
@@ -17,6 +17,9 @@ const ACKNOWLEDGED_MIN: u64 = 1_000;
 
 /// The kill comes within this time from the start of the round's load.
 const KILL_WITHIN_MS: u64 = 600;
+
+/// The phones do not read for up to this time before the kill.
+const LOOK_AWAY_US: u64 = 3_000;
 
 /// The restart comes within this time from the kill.
 const RESTART_WITHIN_MS: u64 = 200;
@@ -123,7 +126,9 @@ fn round(
         Victim::Backend => &mut system.backend,
         Victim::Gateway => &mut system.gateways[0],
     };
-    // What was killed is counted after the kill: nothing moves in between but the kernel.
+    // The servers work on while the phones look away, so that the kill may come at any step of a message.
+    load.write(fleet);
+    std::thread::sleep(Duration::from_micros(random.random_range(0..LOOK_AWAY_US)));
     server.kill()?;
     let in_flight = fleet.in_flight();
     let restart_at_ms = fleet.now_ms() + random.random_range(0..RESTART_WITHIN_MS);

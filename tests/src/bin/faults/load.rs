@@ -12,8 +12,11 @@ const GROUP_MEMBERS: usize = 5;
 /// Of 10 messages one goes to a group.
 const TO_GROUP_IN: u32 = 10;
 
-/// A phone pauses this long after an acknowledgement, at most.
-const PAUSE_MAX_MS: u64 = 100;
+/// A phone writes up to this many messages without waiting for an answer in between.
+const BURST_MAX: u32 = 3;
+
+/// From one burst of a phone to its next, at most.
+const PAUSE_MAX_MS: u64 = 150;
 
 /// Users from this one on are the load's.
 const FIRST_USER: u64 = 1_000;
@@ -25,7 +28,6 @@ pub struct Load {
     /// When each phone writes next, and the last that it wrote.
     next: Vec<(u64, Option<tests::history::MessageId>)>,
     random: StdRng,
-    pub sent: u64,
 }
 
 impl Load {
@@ -39,7 +41,7 @@ impl Load {
             groups.extend(members.iter().map(|_| group));
         }
         let next = vec![(0, None); phones.len()];
-        Ok(Self { phones, groups, next, random: StdRng::seed_from_u64(seed), sent: 0 })
+        Ok(Self { phones, groups, next, random: StdRng::seed_from_u64(seed) })
     }
 
     /// Lets every phone write whose pause is over and whose last message is acknowledged.
@@ -51,22 +53,22 @@ impl Load {
                 continue;
             }
             let from = self.phones[at];
-            let to = if self.random.random_ratio(1, TO_GROUP_IN) {
-                self.groups[at]
-            } else {
-                self.other(from, fleet)
-            };
-            let id = fleet.send(from, to);
-            self.next[at] = (now_ms + self.random.random_range(0..PAUSE_MAX_MS), Some(id));
-            self.sent += 1;
+            for _ in 0..self.random.random_range(1..=BURST_MAX) {
+                let to = self.receiver(at, fleet);
+                let id = fleet.send(from, to);
+                self.next[at] = (now_ms + self.random.random_range(0..PAUSE_MAX_MS), Some(id));
+            }
         }
     }
 
-    fn other(&mut self, from: PhoneId, fleet: &Fleet) -> u64 {
+    fn receiver(&mut self, at: usize, fleet: &Fleet) -> u64 {
+        if self.random.random_ratio(1, TO_GROUP_IN) {
+            return self.groups[at];
+        }
         loop {
             // There are many phones.
             let to = *self.phones.choose(&mut self.random).expect("phones");
-            if to != from {
+            if to != self.phones[at] {
                 return fleet.user(to);
             }
         }
