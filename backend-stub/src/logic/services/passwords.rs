@@ -3,14 +3,15 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 use std::{io, thread};
 
 use ahash::AHashMap;
-use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::{Output, ParamsString, PasswordHash, Salt, SaltString};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use proto_wire::status::{Code, Status};
 
 use super::limits;
@@ -139,52 +140,119 @@ async fn deliver(mut inbox: Inbox<(u64, Outcome)>, waiting: Rc<RefCell<Waiting>>
 }
 
 fn work(jobs: &Mutex<Receiver<Job>>, sender: &InboxSender<(u64, Outcome)>, clock: Clock) {
+    let mut hasher = Hasher::default();
     loop {
-        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { number, password, hash, deadline_at_ms }) = job else { return };
-        let outcome = if clock.now_ms() >= deadline_at_ms {
+        let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(KEEP_MEMORY);
+        let job = match next {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => {
+                hasher = Hasher::default();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        let outcome = if clock.now_ms() >= job.deadline_at_ms {
             Err(Status::new(Code::Deadline, "too many sign-ups and log-ins at once"))
         } else {
-            match hash {
-                None => hash_of(&password).map(Hashed::Hash),
+            match job.hash {
+                None => hasher.hash(&job.password).map(Hashed::Hash),
                 // The time is spent all the same, so that nobody can tell which names exist.
-                Some(hash) if hash.is_empty() => hash_of(&password).map(|_| Hashed::Verified(false)),
-                Some(hash) => is_password_of(&password, &hash).map(Hashed::Verified),
+                Some(hash) if hash.is_empty() => hasher.hash(&job.password).map(|_| Hashed::Verified(false)),
+                Some(hash) => hasher.is_password_of(&job.password, &hash).map(Hashed::Verified),
             }
         };
-        sender.put((number, outcome));
+        sender.put((job.number, outcome));
     }
 }
 
-fn hash_of(password: &str) -> Result<String, Status> {
-    let failed = |what: String| Status::new(Code::Internal, format!("cannot hash a password: {what}"));
-    let mut salt = [0; 16];
-    getrandom::fill(&mut salt).map_err(|error| failed(error.to_string()))?;
-    let salt = SaltString::encode_b64(&salt).map_err(|error| failed(error.to_string()))?;
-    let params = Params::new(limits::HASH_MEMORY_KIB, limits::HASH_PASSES, 1, None)
-        .map_err(|error| failed(error.to_string()))?;
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password(password.as_bytes(), &salt)
-        .map(|hash| hash.to_string())
-        .map_err(|error| failed(error.to_string()))
+/// How long an idle worker keeps its memory.
+const KEEP_MEMORY: Duration = Duration::from_secs(5);
+
+/// One worker's memory. Kept from hash to hash: given back and taken anew each time, the allocator holds
+/// on to some hundred MiB of it.
+#[derive(Default)]
+struct Hasher {
+    blocks: Vec<Block>,
 }
 
-fn is_password_of(password: &str, hash: &str) -> Result<bool, Status> {
-    let hash = PasswordHash::new(hash)
-        .map_err(|error| Status::new(Code::Internal, format!("the stored hash cannot be read: {error}")))?;
-    Ok(Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+impl Hasher {
+    /// A new hash of a password, as a PHC string.
+    fn hash(&mut self, password: &str) -> Result<String, Status> {
+        let mut salt = [0; SALT_BYTES];
+        getrandom::fill(&mut salt).map_err(failed)?;
+        let params = Params::new(limits::HASH_MEMORY_KIB, limits::HASH_PASSES, 1, None).map_err(failed)?;
+        let output = self.compute(password, &salt, &params)?;
+        let salt = SaltString::encode_b64(&salt).map_err(failed)?;
+        let hash = PasswordHash {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(&params).map_err(failed)?,
+            salt: Some(salt.as_salt()),
+            hash: Some(output),
+        };
+        Ok(hash.to_string())
+    }
+
+    fn is_password_of(&mut self, password: &str, hash: &str) -> Result<bool, Status> {
+        let hash = PasswordHash::new(hash).map_err(failed)?;
+        let (Some(salt), Some(expected)) = (hash.salt, hash.hash) else {
+            return Err(failed("the stored one is not whole"));
+        };
+        if hash.algorithm != Algorithm::Argon2id.ident() || hash.version != Some(Version::V0x13.into()) {
+            return Err(failed("the stored one is of another kind"));
+        }
+        let params = Params::try_from(&hash).map_err(failed)?;
+        let mut bytes = [0; Salt::MAX_LENGTH];
+        let salt = salt.decode_b64(&mut bytes).map_err(failed)?;
+        // The comparison takes the same time wherever they differ.
+        Ok(self.compute(password, salt, &params)? == expected)
+    }
+
+    fn compute(&mut self, password: &str, salt: &[u8], params: &Params) -> Result<Output, Status> {
+        let bytes = params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN);
+        self.blocks.resize(params.block_count(), Block::default());
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
+        Output::init_with(bytes, |out| {
+            argon2
+                .hash_password_into_with_memory(password.as_bytes(), salt, out, &mut self.blocks)
+                .map_err(|_| argon2::password_hash::Error::Crypto)
+        })
+        .map_err(failed)
+    }
+}
+
+const SALT_BYTES: usize = 16;
+
+fn failed(what: impl std::fmt::Display) -> Status {
+    Status::new(Code::Internal, format!("cannot hash a password: {what}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use argon2::password_hash::PasswordVerifier;
+
     use super::*;
 
     #[test]
     fn a_password_is_known_by_its_hash_only() {
-        let hash = hash_of("correct horse").expect("hashed");
+        let mut hasher = Hasher::default();
+        let hash = hasher.hash("correct horse").expect("hashed");
         assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
-        assert_eq!(is_password_of("correct horse", &hash), Ok(true));
-        assert_eq!(is_password_of("wrong horse", &hash), Ok(false));
-        assert!(is_password_of("correct horse", "no hash").is_err());
+        assert_eq!(hasher.is_password_of("correct horse", &hash), Ok(true));
+        assert_eq!(hasher.is_password_of("wrong horse", &hash), Ok(false));
+        assert_ne!(hasher.hash("correct horse").expect("hashed"), hash, "each has a salt of its own");
+        // Another implementation of the same format agrees.
+        let parsed = PasswordHash::new(&hash).expect("a PHC string");
+        Argon2::default().verify_password(b"correct horse", &parsed).expect("the same");
+    }
+
+    #[test]
+    fn a_stored_hash_that_cannot_be_used_is_told() {
+        let mut hasher = Hasher::default();
+        for hash in
+            ["no hash", "$argon2id$v=19$m=8,t=1,p=1", "$argon2i$v=19$m=8,t=1,p=1$c29tZXNhbHQ$AAAAAAAAAAA"]
+        {
+            assert_eq!(hasher.is_password_of("x", hash).expect_err(hash).code, Code::Internal);
+        }
     }
 }
