@@ -67,7 +67,12 @@ fn bads(issuer: &IssuerKey) -> Vec<Bad> {
         bad("a foreign token", false, hello(&foreign), Reason::BadToken),
         bad("a forged token", false, hello(&forged), Reason::BadToken),
         bad("a token of another device", false, hello(&bound), Reason::BadToken),
-        bad("an expired token", false, hello(&issuer.mint(&claims(ALICE, 1_000, 2_000))), Reason::ExpiredToken),
+        bad(
+            "an expired token",
+            false,
+            hello(&issuer.mint(&claims(ALICE, 1_000, 2_000))),
+            Reason::ExpiredToken,
+        ),
         bad("a second HELLO", true, good, Reason::OutOfPlace),
         bad("a frame of the server", true, framed(kind::WELCOME, b""), Reason::OutOfPlace),
         bad("an unknown frame", true, framed(0x33, b"abc"), Reason::BadFrame),
@@ -164,7 +169,9 @@ fn more_calls_in_flight_than_allowed_are_refused_by_status() {
     }
     let mut refused = 0;
     for _ in 1..=40 {
-        let Some(Heard { kind: kind::REPLY, body }) = phone.next().expect("a frame") else { panic!("a reply") };
+        let Some(Heard { kind: kind::REPLY, body }) = phone.next().expect("a frame") else {
+            panic!("a reply")
+        };
         let reply = frame::Reply::parse(&body).expect("a reply");
         refused += usize::from(reply.status == Code::TooMany);
         assert_ne!(reply.status, Code::Ok);
