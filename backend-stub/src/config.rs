@@ -73,8 +73,8 @@ impl Default for StoreConfig {
 /// Why a configuration cannot be used. The text of a mistake in a file shows its line.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read {path}: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
+    #[error("cannot read {path}: {cause}")]
+    Read { path: PathBuf, cause: std::io::Error },
     #[error("{path}: {text}")]
     Parse { path: PathBuf, text: String },
     #[error("{key} is {value}, but it must be {must}")]
@@ -89,7 +89,7 @@ pub enum ConfigError {
 impl BackendConfig {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+            .map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
         toml::from_str(&text)
             .map_err(|error| ConfigError::Parse { path: path.to_owned(), text: error.to_string() })
     }

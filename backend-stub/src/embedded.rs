@@ -32,8 +32,8 @@ pub enum StartError {
     Store(#[from] OpenError),
     #[error(transparent)]
     Keys(#[from] KeysError),
-    #[error("cannot listen on {addr}: {source}; {}", what_to_do(source, addr))]
-    Listen { addr: SocketAddr, source: io::Error },
+    #[error("cannot listen on {addr}: {cause}; {}", what_to_do(cause, addr))]
+    Listen { addr: SocketAddr, cause: io::Error },
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error(transparent)]
@@ -162,7 +162,7 @@ impl Embedded {
 }
 
 fn bind(addr: SocketAddr) -> Result<Listener, StartError> {
-    Listener::bind(addr).map_err(|source| StartError::Listen { addr, source })
+    Listener::bind(addr).map_err(|cause| StartError::Listen { addr, cause })
 }
 
 fn wake(waker: &Waker) -> Wake {

@@ -15,12 +15,10 @@ pub const VERIFY: &str = "verify.pem";
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    #[error("{path}: {source}; check that the data directory is writable")]
-    Io { path: PathBuf, source: io::Error },
-    #[error(
-        "{path}: {source}; put the right key back, or remove the file to make a new one (all tokens end)"
-    )]
-    Key { path: PathBuf, source: KeyError },
+    #[error("{path}: {cause}; check that the data directory is writable")]
+    Io { path: PathBuf, cause: io::Error },
+    #[error("{path}: {cause}; put the right key back, or remove the file to make a new one (all tokens end)")]
+    Key { path: PathBuf, cause: KeyError },
     #[error(
         "{path} does not hold the public key of issuer.pem: gateways would refuse every token; remove it to have it \
          written again"
@@ -32,13 +30,13 @@ pub enum KeysError {
 pub fn open(dir: &Path) -> Result<IssuerKey, KeysError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
-        move |source| KeysError::Io { path, source }
+        move |cause| KeysError::Io { path, cause }
     };
     DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(failed(dir))?;
     let (issuer, verify) = (dir.join(ISSUER), dir.join(VERIFY));
     let key = match fs::read_to_string(&issuer) {
         Ok(text) => {
-            IssuerKey::from_pem(&text).map_err(|source| KeysError::Key { path: issuer.clone(), source })?
+            IssuerKey::from_pem(&text).map_err(|cause| KeysError::Key { path: issuer.clone(), cause })?
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let key = IssuerKey::generate();
@@ -47,12 +45,11 @@ pub fn open(dir: &Path) -> Result<IssuerKey, KeysError> {
             write(&verify, &key.public_pem(), 0o644).map_err(failed(&verify))?;
             key
         }
-        Err(source) => return Err(KeysError::Io { path: issuer, source }),
+        Err(cause) => return Err(KeysError::Io { path: issuer, cause }),
     };
     match fs::read_to_string(&verify) {
         Ok(text) => {
-            Verifier::from_pems(&[&text])
-                .map_err(|source| KeysError::Key { path: verify.clone(), source })?;
+            Verifier::from_pems(&[&text]).map_err(|cause| KeysError::Key { path: verify.clone(), cause })?;
             if !text.contains(key.public_pem().trim()) {
                 return Err(KeysError::Foreign { path: verify });
             }
@@ -60,7 +57,7 @@ pub fn open(dir: &Path) -> Result<IssuerKey, KeysError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             write(&verify, &key.public_pem(), 0o644).map_err(failed(&verify))?;
         }
-        Err(source) => return Err(KeysError::Io { path: verify, source }),
+        Err(cause) => return Err(KeysError::Io { path: verify, cause }),
     }
     Ok(key)
 }

@@ -26,11 +26,11 @@ const STUCK_AFTER_MS: u64 = 5_000;
 /// Why there is no admin port.
 #[derive(Debug, Error)]
 #[error(
-    "cannot listen on {addr} for the admin port: {source}; `ss -ltnp` shows who has it, --admin takes another"
+    "cannot listen on {addr} for the admin port: {cause}; `ss -ltnp` shows who has it, --admin takes another"
 )]
 pub struct AdminError {
     addr: SocketAddr,
-    source: io::Error,
+    cause: io::Error,
 }
 
 /// What the pages show.
@@ -58,7 +58,7 @@ struct Page {
 
 impl Admin {
     pub fn start(addr: SocketAddr, shown: Shown) -> Result<Self, AdminError> {
-        let failed = |source| AdminError { addr, source };
+        let failed = |cause| AdminError { addr, cause };
         let listener = TcpListener::bind(addr).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
