@@ -12,7 +12,8 @@ fn failure(mut process: Process) -> String {
     let status = process.wait_for_end(limits::SOON_MS).expect("an end");
     assert_eq!(status.code(), Some(1), "{}", process.log());
     let log = process.log();
-    assert!(!log.contains("ready ") && !log.contains("panicked"), "{log}");
+    assert!(!log.contains("ready listen=") && !log.contains("panicked"), "{log}");
+    assert!(log.matches("(os error").count() <= 1, "a cause is told twice: {log}");
     log
 }
 
@@ -92,6 +93,10 @@ fn a_misspelt_key_of_a_configuration_is_told_with_its_line() {
         .expect("written");
     fs::write(dir.join("backend.toml"), "grace_ms = 5\n\n[store]\npartition = 2\n").expect("written");
     fs::write(dir.join("good.toml"), "grace_ms = 5\n").expect("written");
+    for binary in ["moorgate", "moorgate-backend"] {
+        let launch = Launch::of(binary, &dir).expect("built").args(["serve", "--config", "no-such.toml"]);
+        assert_says(&failure(launch.start().expect("started")), &["no-such.toml", "No such file"]);
+    }
     for (binary, file, key) in
         [("moorgate", "gateway.toml", "heartbeet_ms"), ("moorgate-backend", "backend.toml", "partition")]
     {
