@@ -221,7 +221,8 @@ impl Shard {
             doorbell,
             start: Instant::now(),
             life: turn::Life::Running,
-            hurry: false,
+            // The links wait for the first turn to connect.
+            hurry: true,
         })
     }
 
