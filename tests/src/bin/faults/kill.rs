@@ -1,12 +1,13 @@
 //! Rounds of kills.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tests::System;
 use tests::fleet::Fleet;
+use tests::{Server, System};
 
 use crate::Common;
 use crate::load::Load;
@@ -24,9 +25,6 @@ const LOOK_AWAY_US: u64 = 3_000;
 /// The restart comes within this time from the kill.
 const RESTART_WITHIN_MS: u64 = 200;
 
-/// What was sent must be acknowledged and everywhere within this.
-const DRAIN_WITHIN_MS: u64 = 60_000;
-
 /// One round may take this long to have its messages acknowledged.
 const LOAD_WITHIN_MS: u64 = 60_000;
 
@@ -41,8 +39,20 @@ pub struct Args {
     /// Kills of the backend only, or of the gateway only; both in turn otherwise.
     #[arg(long)]
     only: Option<Victim>,
+    /// What was sent must be acknowledged and everywhere within this, in seconds.
+    #[arg(long, default_value_t = 60)]
+    drain: u64,
+    /// A fault that must be found: shows that this can fail.
+    #[arg(long, hide = true)]
+    plant: Option<Plant>,
     #[command(flatten)]
     common: Common,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Plant {
+    /// The disk forgets: at its restart a killed backend finds its store as it was before the load.
+    Rollback,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -71,26 +81,24 @@ pub fn run(args: &Args) -> Result<bool> {
     }
     println!("{}", report.summary());
     if outcome.is_err() || !report.is_good() {
-        println!("replay: faults kill --rounds {} --phones {} --seed {seed}", args.rounds, args.phones);
+        let only = args.only.map_or_else(String::new, |victim| format!(" --only {}", victim.name()));
+        println!("replay: faults kill --rounds {} --phones {}{only} --seed {seed}", args.rounds, args.phones);
     }
     outcome.map(|()| report.is_good())
 }
 
 fn rounds(args: &Args, seed: u64, report: &mut Report) -> Result<()> {
-    let mut system = System::start("faults-kill")?;
-    let mut fleet = system.fleet(seed)?;
-    let mut load = Load::start(&mut fleet, args.phones, seed)?;
-    let mut random = StdRng::seed_from_u64(seed);
+    let mut run = Run::start(args, seed)?;
     for number in 1..=args.rounds {
         let victim = match args.only {
             Some(victim) => victim,
-            None if random.random_bool(0.5) => Victim::Backend,
+            None if run.random.random_bool(0.5) => Victim::Backend,
             None => Victim::Gateway,
         };
         let started = Instant::now();
-        let before = fleet.history.acknowledged_in_all();
-        let (in_flight, drained) = round(&mut system, &mut fleet, &mut load, victim, &mut random)?;
-        let verdict = fleet.history.verdict();
+        let before = run.fleet.history.acknowledged_in_all();
+        let (in_flight, drained) = run.round(victim)?;
+        let verdict = run.fleet.history.verdict();
         let round = Round {
             number,
             victim: victim.name(),
@@ -105,50 +113,88 @@ fn rounds(args: &Args, seed: u64, report: &mut Report) -> Result<()> {
             return Ok(());
         }
         drained?;
-        fleet.history.forget();
+        run.fleet.history.forget();
     }
     Ok(())
 }
 
-/// Loads, kills, restarts, and waits until all has come. Gives what was in flight at the kill, and whether the load
-/// drained.
-fn round(
-    system: &mut System,
-    fleet: &mut Fleet,
-    load: &mut Load,
-    victim: Victim,
-    random: &mut StdRng,
-) -> Result<(usize, Result<()>)> {
-    let before = fleet.history.acknowledged_in_all();
-    let kill_at_ms = fleet.now_ms() + random.random_range(20..KILL_WITHIN_MS);
-    write_until(fleet, load, kill_at_ms);
-    let server = match victim {
-        Victim::Backend => &mut system.backend,
-        Victim::Gateway => &mut system.gateways[0],
-    };
-    // The servers work on while the phones look away, so that the kill may come at any step of a message.
-    load.write(fleet);
-    std::thread::sleep(Duration::from_micros(random.random_range(0..LOOK_AWAY_US)));
-    server.kill()?;
-    let in_flight = fleet.in_flight();
-    let restart_at_ms = fleet.now_ms() + random.random_range(0..RESTART_WITHIN_MS);
-    write_until(fleet, load, restart_at_ms);
-    server.start().with_context(|| format!("the {} did not come back", victim.name()))?;
-    let until_ms = fleet.now_ms() + LOAD_WITHIN_MS;
-    while fleet.history.acknowledged_in_all() < before + ACKNOWLEDGED_MIN {
-        ensure!(
-            fleet.now_ms() < until_ms,
-            "no {ACKNOWLEDGED_MIN} acknowledgements within {LOAD_WITHIN_MS} ms"
-        );
-        load.write(fleet);
-        fleet.turn(until_ms);
-    }
-    Ok((in_flight, fleet.settle(DRAIN_WITHIN_MS).map_err(Into::into)))
+/// A system and what goes on in it.
+struct Run {
+    fleet: Fleet,
+    load: Load,
+    system: System,
+    random: StdRng,
+    drain_ms: u64,
+    plant: Option<Plant>,
 }
 
-fn write_until(fleet: &mut Fleet, load: &mut Load, until_ms: u64) {
-    while fleet.now_ms() < until_ms {
-        load.write(fleet);
-        fleet.turn(until_ms);
+impl Run {
+    fn start(args: &Args, seed: u64) -> Result<Self> {
+        let system = System::start("faults-kill")?;
+        let mut fleet = system.fleet(seed)?;
+        let load = Load::start(&mut fleet, args.phones, seed)?;
+        let (random, drain_ms) = (StdRng::seed_from_u64(seed), args.drain * 1000);
+        if args.plant.is_some() {
+            copy(&system.dir.join("data/store"), &system.dir.join("kept"))?;
+        }
+        Ok(Self { fleet, load, system, random, drain_ms, plant: args.plant })
     }
+
+    /// Loads, kills, restarts, and waits until all has come. Gives what was in flight at the kill, and whether the
+    /// load drained.
+    fn round(&mut self, victim: Victim) -> Result<(usize, Result<()>)> {
+        let before = self.fleet.history.acknowledged_in_all();
+        let kill_at_ms = self.fleet.now_ms() + self.random.random_range(20..KILL_WITHIN_MS);
+        self.write_until(kill_at_ms);
+        // The servers work on while the phones look away, so that the kill may come at any step of a message.
+        self.load.write(&mut self.fleet);
+        std::thread::sleep(Duration::from_micros(self.random.random_range(0..LOOK_AWAY_US)));
+        self.server(victim).kill()?;
+        let in_flight = self.fleet.in_flight();
+        let restart_at_ms = self.fleet.now_ms() + self.random.random_range(0..RESTART_WITHIN_MS);
+        self.write_until(restart_at_ms);
+        if (self.plant, victim) == (Some(Plant::Rollback), Victim::Backend) {
+            let store = self.system.dir.join("data/store");
+            std::fs::remove_dir_all(&store)?;
+            copy(&self.system.dir.join("kept"), &store)?;
+        }
+        self.server(victim).start().with_context(|| format!("the {} did not come back", victim.name()))?;
+        let until_ms = self.fleet.now_ms() + LOAD_WITHIN_MS;
+        while self.fleet.history.acknowledged_in_all() < before + ACKNOWLEDGED_MIN {
+            let is_late = self.fleet.now_ms() >= until_ms;
+            ensure!(!is_late, "no {ACKNOWLEDGED_MIN} acknowledgements within {LOAD_WITHIN_MS} ms");
+            self.load.write(&mut self.fleet);
+            self.fleet.turn(until_ms);
+        }
+        Ok((in_flight, self.fleet.settle(self.drain_ms).map_err(Into::into)))
+    }
+
+    fn server(&mut self, victim: Victim) -> &mut Server {
+        match victim {
+            Victim::Backend => &mut self.system.backend,
+            Victim::Gateway => &mut self.system.gateways[0],
+        }
+    }
+
+    fn write_until(&mut self, until_ms: u64) {
+        while self.fleet.now_ms() < until_ms {
+            self.load.write(&mut self.fleet);
+            self.fleet.turn(until_ms);
+        }
+    }
+}
+
+/// A directory with all in it.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &to)?;
+        } else {
+            std::fs::copy(entry.path(), &to)?;
+        }
+    }
+    Ok(())
 }
