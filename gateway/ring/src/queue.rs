@@ -98,8 +98,13 @@ impl Ring {
     /// While the kernel says that deferred work waits, an empty queue is filled again first. One enter does at
     /// most max(20, asked) of it (Linux 6.13, test `one_enter_does_a_bounded_part_of_the_deferred_work`), so a
     /// caller that drains to `None` leaves no backlog.
+    ///
+    /// That flag may be set though nothing waits: another core that adds work marks it after this one has taken
+    /// the work and cleared it (Linux 6.18). So an enter that brought nothing ends the look; asking again while the
+    /// flag stands would spin for as long as nobody else adds work. What it left is done by the next enter.
     #[inline]
     pub fn next_completion(&mut self) -> Option<Completion> {
+        let mut entered = false;
         loop {
             match self.pop() {
                 Some(entry) => {
@@ -107,11 +112,13 @@ impl Ring {
                     if completion.is_some() {
                         return completion;
                     }
+                    entered = false;
                 }
                 None => {
-                    if !self.has_deferred() || !matches!(self.run_deferred(), Ok(Outcome::Ran)) {
+                    if entered || !self.has_deferred() || !matches!(self.run_deferred(), Ok(Outcome::Ran)) {
                         return None;
                     }
+                    entered = true;
                 }
             }
         }
@@ -257,11 +264,14 @@ impl Ring {
     fn discard_completions(&mut self) -> Option<i32> {
         let mut cancelled = None;
         loop {
+            let mut any = false;
             while let Some(entry) = self.pop() {
+                any = true;
                 cancelled = Completion::cancelled_by_drop(&entry).or(cancelled);
                 drop(Completion::decode(&entry, &mut self.in_flight, &self.groups));
             }
-            if !self.has_deferred() || self.run_deferred().is_err() {
+            // The flag may be stale, as told at `next_completion`: a round that brought nothing is the last.
+            if !any || !self.has_deferred() || self.run_deferred().is_err() {
                 return cancelled;
             }
         }
