@@ -206,7 +206,7 @@ pub fn run(options: &HoldOptions) -> Result<HoldReport, RunError> {
     let began_us = session.clock.now_us();
     fleet.connect(asked);
     let within_ms = limits::SETUP_WITHIN_MS + u64::from(asked) / 2;
-    let mut last_told_ms = 0;
+    let mut last_told_ms = session.clock.now_ms();
     wait_until(&fleet, within_ms, || {
         let totals = fleet.totals();
         if session.clock.now_ms() >= last_told_ms + 1_000 {

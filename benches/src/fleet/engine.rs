@@ -37,6 +37,8 @@ pub(super) struct Engine<'a, A> {
     pub starved: Vec<(u32, u32)>,
     timers: Timers,
     scratch: Vec<u8>,
+    /// When the last wait ended.
+    waited_until_us: u64,
 }
 
 /// Runs until told to stop, and gives the app back.
@@ -64,6 +66,7 @@ pub(super) fn run<A: App>(
     })?;
     let buffers = ring.buffer_ring(limits::RECEIVE_BUFFERS, limits::RECEIVE_BUFFER_BYTES)?;
     let lines = range.clone().map(|phone| Line::new(app.phone(phone))).collect();
+    let began_us = config.clock.now_us();
     let mut engine = Engine {
         config,
         first: range.start,
@@ -80,6 +83,7 @@ pub(super) fn run<A: App>(
         starved: Vec::new(),
         timers: Timers::default(),
         scratch: Vec::new(),
+        waited_until_us: began_us,
     };
     let _ = ready.send(());
     while !control.stop.load(Ordering::Relaxed) {
@@ -98,7 +102,7 @@ impl<A: App> Engine<'_, A> {
         self.connect_some(connect, now)?;
         self.receive_starved()?;
         let next_us = wanted_us.min(self.timers.next_ms().saturating_mul(1_000));
-        self.wait(now, next_us)?;
+        self.wait(next_us)?;
         let now = self.now();
         for _ in 0..limits::COMPLETIONS_OF_A_TURN_MAX {
             let Some(completion) = self.ring.next_completion() else { break };
@@ -113,7 +117,7 @@ impl<A: App> Engine<'_, A> {
         Now { us: self.config.clock.now_us() }
     }
 
-    fn wait(&mut self, began: Now, next_us: u64) -> Result<(), FleetError> {
+    fn wait(&mut self, next_us: u64) -> Result<(), FleetError> {
         let before = self.now();
         let most_us = if self.dirty.is_empty() { limits::TURN_MS * 1_000 } else { 0 };
         let wait_us = next_us.saturating_sub(before.us).min(most_us);
@@ -128,9 +132,8 @@ impl<A: App> Engine<'_, A> {
         }
         let after = self.now();
         Meter::add(&self.meter.waited_us, after.us - before.us);
-        // From the start of one turn to the end of its wait, and the completions of the turn before.
-        let ran_us = after.us.saturating_sub(began.us);
-        Meter::add(&self.meter.ran_us, ran_us);
+        Meter::add(&self.meter.ran_us, after.us.saturating_sub(self.waited_until_us));
+        self.waited_until_us = after.us;
         Ok(())
     }
 

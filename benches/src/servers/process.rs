@@ -114,13 +114,19 @@ impl Launch {
     fn start(&self) -> io::Result<Process> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let log_from = log.metadata()?.len();
+        // A child inherits the signals that this program keeps for one thread, and would never hear SIGTERM.
+        let _ = crate::signals::own().thread_unblock();
         let child = Command::new(&self.program)
             .args(&self.args)
             .current_dir(&self.dir)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
-            .spawn()?;
+            .spawn();
+        if crate::signals::is_watching() {
+            let _ = crate::signals::own().thread_block();
+        }
+        let child = child?;
         Ok(Process { name: self.name, child, log: self.log.clone(), log_from })
     }
 }
