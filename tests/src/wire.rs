@@ -40,7 +40,7 @@ impl Wire {
     pub fn greet(gateway: SocketAddr, token: &str, device: u64) -> io::Result<Self> {
         let mut wire = Self::connect(gateway)?;
         wire.send(&hello(token, device, 1))?;
-        match wire.next()? {
+        match wire.hear()? {
             Some(Heard { kind: kind::WELCOME, .. }) => Ok(wire),
             other => Err(io::Error::other(format!("no WELCOME but {other:?}"))),
         }
@@ -55,7 +55,7 @@ impl Wire {
     }
 
     /// The next frame; none at the end.
-    pub fn next(&mut self) -> io::Result<Option<Heard>> {
+    pub fn hear(&mut self) -> io::Result<Option<Heard>> {
         let mut buffer = vec![0; limits::READ_BYTES];
         loop {
             let mut input = &self.held[..];
@@ -75,7 +75,7 @@ impl Wire {
 
     /// The reply to a call, whatever else comes before.
     pub fn reply(&mut self, id: u32) -> io::Result<(Code, Vec<u8>)> {
-        while let Some(heard) = self.next()? {
+        while let Some(heard) = self.hear()? {
             if heard.kind == kind::REPLY {
                 let reply = frame::Reply::parse(&heard.body).map_err(io::Error::other)?;
                 if reply.id == id {
@@ -90,7 +90,7 @@ impl Wire {
     pub fn close_reason(&mut self) -> io::Result<Option<Reason>> {
         let mut reason = None;
         loop {
-            match self.next() {
+            match self.hear() {
                 Ok(Some(heard)) if heard.kind == kind::CLOSE => {
                     let close = pb::Close::decode(&heard.body[..]).map_err(io::Error::other)?;
                     reason = Reason::from_u16(close.code as u16);

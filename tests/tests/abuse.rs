@@ -169,7 +169,7 @@ fn more_calls_in_flight_than_allowed_are_refused_by_status() {
     }
     let mut refused = 0;
     for _ in 1..=40 {
-        let Some(Heard { kind: kind::REPLY, body }) = phone.next().expect("a frame") else {
+        let Some(Heard { kind: kind::REPLY, body }) = phone.hear().expect("a frame") else {
             panic!("a reply")
         };
         let reply = frame::Reply::parse(&body).expect("a reply");

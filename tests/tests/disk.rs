@@ -3,19 +3,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use prost::Message;
-use proto_wire::names::UploadId;
-use proto_wire::pb;
-use proto_wire::services::messages;
-use proto_wire::status::Code;
-use tests::wire::Wire;
 use tests::{Launch, Process, System, binary, fleet, limits};
-
-/// Tells the phone under strace where to connect, and its token.
-const CHILD: &str = "MOORGATE_TEST_STRACE_PHONE";
 
 /// Messages, one after the other.
 const MESSAGES: u32 = 3;
@@ -77,34 +66,6 @@ fn strace_with_a_failing_sync_nothing_is_acknowledged_and_the_backend_stops_with
     system.gateway().wait_until_ready().expect("connected");
 }
 
-/// Not a test: the phone that strace sees. Without the variable it does nothing.
-#[test]
-fn phone_that_strace_sees() {
-    let Ok(told) = std::env::var(CHILD) else { return };
-    let mut words = told.split(' ');
-    let mut word = || words.next().expect("gateway, token, file").to_owned();
-    let (gateway, token, file) = (word().parse().expect("an address"), word(), word());
-    let mut phone = Wire::greet(gateway, &token, 1).expect("welcomed");
-    let write = |text: String| fs::write(&file, text).expect("a line in strace's log");
-    for message in 0..MESSAGES {
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64;
-        let id = UploadId::new(now_ms, [message as u8; 10]);
-        let request = pb::SendRequest { id: Bytes::copy_from_slice(&id.0), to: BOB, text: "text".to_owned() };
-        let body = request.encode_to_vec();
-        write(format!("phone sends {message}"));
-        for attempt in 0..1_000 {
-            let call = message * 1_000 + attempt;
-            phone.call(call, messages::SEND.id, 0, &body).expect("sent");
-            let (status, _) = phone.reply(call).expect("a reply");
-            if status == Code::Ok {
-                write(format!("phone acknowledged {message}"));
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(limits::POLL_EVERY_MS));
-        }
-    }
-}
-
 /// A gateway in front of a backend that does not run yet, with a store that was made, and where strace logs.
 fn system_under_strace(name: &str) -> (System, PathBuf) {
     let mut system = System::start(name.split('=').next().unwrap_or(name)).expect("a system");
@@ -118,15 +79,16 @@ fn system_under_strace(name: &str) -> (System, PathBuf) {
 fn start_traced(system: &mut System, log: &Path, inject: &str) -> Process {
     let token = fleet::token(&system.issuer().expect("a key"), ALICE);
     let gateway = system.gateway().address();
-    let told = format!("{gateway} {token} {}", system.dir.join("phone").display());
-    let own = std::env::current_exe().expect("this program");
+    let file = system.dir.join("phone");
+    let phone = binary("faults").expect("built");
     let backend = binary("moorgate-backend").expect("built");
     let script = format!(
-        "({} serve --listen {} --admin {} --data data; echo backend ended) & exec {} --exact phone_that_strace_sees",
+        "({} serve --listen {} --admin {} --data data; echo backend ended) & exec {} traced-phone {gateway} {token} {BOB} {MESSAGES} {}",
         backend.display(),
         system.backend.address(),
         system.backend.admin(),
-        own.display()
+        phone.display(),
+        file.display()
     );
     Launch::program("strace", "strace", &system.dir)
         .args([
@@ -142,7 +104,6 @@ fn start_traced(system: &mut System, log: &Path, inject: &str) -> Process {
         .arg("-o")
         .arg(log)
         .args(["/bin/sh", "-c", &script])
-        .env(CHILD, told)
         .start()
         .expect("strace")
 }

@@ -5,6 +5,7 @@
 mod kill;
 mod load;
 mod report;
+mod traced_phone;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,6 +26,9 @@ enum Command {
     List,
     /// SIGKILL of the backend or the gateway at a random moment of every round, and a restart.
     Kill(kill::Args),
+    /// A phone that strace watches.
+    #[command(hide = true)]
+    TracedPhone(traced_phone::Args),
 }
 
 /// What every fault shares.
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
             Ok(true)
         }
         Command::Kill(args) => kill::run(&args),
+        Command::TracedPhone(args) => traced_phone::run(&args),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
