@@ -21,6 +21,8 @@ enum Line {
     Synced(u32),
     Failed(u32),
     Sends(u32),
+    /// The backend handed the text of a message to the kernel, in this thread.
+    Writes(u32, u32),
     Acknowledged(u32),
 }
 
@@ -40,12 +42,10 @@ fn no_acknowledgement_is_written_before_the_sync_returns_by_straces_own_log() {
     for message in 0..MESSAGES {
         let at = |wanted: Line| lines.iter().position(|line| *line == wanted).expect("the phone's line");
         let between = &lines[at(Line::Sends(message))..at(Line::Acknowledged(message))];
-        // One that both began and returned well in between: with one message out it can be no other's.
-        let synced = between.iter().enumerate().any(|(at, line)| match line {
-            Line::Begins(thread) => between[at..].contains(&Line::Synced(*thread)),
-            _ => false,
-        });
-        assert!(synced, "message {message} was acknowledged without a sync: {between:?}");
+        assert!(
+            is_on_disk(between, message),
+            "message {message} was acknowledged before it was on disk: {between:?}"
+        );
     }
 }
 
@@ -64,6 +64,37 @@ fn strace_with_a_failing_sync_nothing_is_acknowledged_and_the_backend_stops_with
     // With a good disk again: nothing that was acknowledged was there, and what was sent may be there or not.
     system.backend.start().expect("started on what is there");
     system.gateway().wait_until_ready().expect("connected");
+}
+
+/// Whether a message was written, and a sync that began after that returned well, all in these lines.
+fn is_on_disk(lines: &[Line], message: u32) -> bool {
+    let is_write = |line: &Line| matches!(line, Line::Writes(_, of) if *of == message);
+    let Some(written) = lines.iter().position(is_write) else { return false };
+    let Line::Writes(thread, _) = lines[written] else { return false };
+    let after = &lines[written..];
+    let Some(begun) = after.iter().position(|line| *line == Line::Begins(thread)) else { return false };
+    after[begun..].contains(&Line::Synced(thread))
+}
+
+#[test]
+fn an_acknowledgement_that_comes_too_early_would_be_found_in_the_log() {
+    let parsed = |log: &str| log.lines().flat_map(line).collect::<Vec<_>>();
+    let good = "7 write(4, \"phone sends 0\", 13) = 13\n\
+                8 write(13, \"\\0\\3traced text 0\\0\", 17) = 17\n\
+                8 fdatasync(13 <unfinished ...>\n\
+                9 write(21, \"\\1\", 1) = 1\n\
+                8 <... fdatasync resumed>) = 0 (DELAYED)\n";
+    assert!(is_on_disk(&parsed(good), 0), "{:?}", parsed(good));
+    assert!(!is_on_disk(&parsed(good), 1));
+    let failed = good.replace("= 0 (DELAYED)", "= -1 EIO (Input/output error) (INJECTED)");
+    assert!(!is_on_disk(&parsed(&failed), 0));
+    let unended: Vec<&str> = good.lines().take(4).collect();
+    assert!(!is_on_disk(&parsed(&unended.join("\n")), 0));
+    // The sync of something earlier does not count.
+    let earlier = "8 fdatasync(13)      = 0\n8 write(13, \"traced text 0\", 13) = 13\n";
+    assert!(!is_on_disk(&parsed(earlier), 0));
+    let whole = format!("{earlier}8 fdatasync(13)      = 0 (DELAYED)\n");
+    assert!(is_on_disk(&parsed(&whole), 0));
 }
 
 /// A gateway in front of a backend that does not run yet, with a store that was made, and where strace logs.
@@ -95,7 +126,7 @@ fn start_traced(system: &mut System, log: &Path, inject: &str) -> Process {
             "-f",
             "-qq",
             "-s",
-            "64",
+            "4096",
             "-e",
             "trace=fdatasync,write",
             "-e",
@@ -158,6 +189,6 @@ fn line(text: &str) -> Vec<Line> {
     match (number("\"phone sends "), number("\"phone acknowledged ")) {
         (Some(message), _) => vec![Line::Sends(message)],
         (_, Some(message)) => vec![Line::Acknowledged(message)],
-        _ => vec![],
+        _ => number("traced text ").map(|message| Line::Writes(thread, message)).into_iter().collect(),
     }
 }

@@ -36,8 +36,11 @@ pub fn run(args: &Args) -> Result<bool> {
     for message in 0..args.messages {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64;
         let id = UploadId::new(now_ms, [message as u8; 10]);
-        let request =
-            pb::SendRequest { id: Bytes::copy_from_slice(&id.0), to: args.to, text: "text".to_owned() };
+        let request = pb::SendRequest {
+            id: Bytes::copy_from_slice(&id.0),
+            to: args.to,
+            text: format!("traced text {message}"),
+        };
         std::fs::write(&args.file, format!("phone sends {message}"))?;
         send(&mut phone, message * ATTEMPTS_MAX, &request.encode_to_vec())?;
         std::fs::write(&args.file, format!("phone acknowledged {message}"))?;
