@@ -72,3 +72,6 @@ pub const LINK_BUFFER_BYTES_MAX: usize = 256 * 1024;
 
 /// Sessions that are told to go away in one turn of a drain.
 pub const GOAWAYS_OF_A_TURN_MAX: u32 = 1024;
+
+/// How long a start waits for its port, which a killed gateway holds until the kernel has ended its rings.
+pub const PORT_HELD_MS: u64 = 3_000;

@@ -8,7 +8,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use gateway_ring::{ListenOptions, available_cores, listener, probe};
+use gateway_ring::{ListenError, ListenOptions, available_cores, listener, probe};
 use proto_wire_token::Verifier;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -105,7 +105,7 @@ fn start(config: Config, admin: SocketAddr) -> Result<Running> {
     report_findings(&config)?;
     let verifier = read_keys(&config.verify_key)?;
     // Shards share the port, so a gateway that runs already would share it too: see first that it is free.
-    drop(listener(config.listen, &ListenOptions::default())?);
+    await_port(config.listen)?;
     let gateway = random()?;
     let limits = Arc::new(config.limits.clone());
     let (refusals, lines) = sync_channel(limits::REFUSALS_WAITING_MAX);
@@ -134,6 +134,24 @@ fn start(config: Config, admin: SocketAddr) -> Result<Running> {
     }
     let draining = AtomicBool::new(false);
     Ok(Running { listen, admin, gateway, started: Instant::now(), shards, counters, config, draining })
+}
+
+/// A gateway that was killed holds its port for a while after its process is gone: the kernel ends its rings, and with
+/// them what they had armed, on a worker of its own. Whoever starts it again at once must not be sent away for that.
+fn await_port(listen: SocketAddr) -> Result<()> {
+    let until = Instant::now() + std::time::Duration::from_millis(limits::PORT_HELD_MS);
+    loop {
+        match listener(listen, &ListenOptions::default()) {
+            Ok(free) => {
+                drop(free);
+                return Ok(());
+            }
+            Err(ListenError::InUse { .. }) if Instant::now() < until => {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// One shard could not start: those that did end too.
