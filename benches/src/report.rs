@@ -58,7 +58,10 @@ impl HostFacts {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Generator {
     pub threads: usize,
-    /// The share of time in which the bench's threads waited.
+    /// The shares of time in which the bench's threads were on a core, waited for one (another process had it), and
+    /// had nothing to do.
+    pub busy_share: f64,
+    pub core_wait_share: f64,
     pub idle_share: f64,
     /// Starts later than `late_after_ms` after their time.
     pub late_starts: u64,
@@ -71,23 +74,28 @@ pub struct Generator {
 impl Generator {
     /// From the counters before and after the time that is judged.
     pub fn judge(threads: usize, before: &Totals, after: &Totals, starts: u64, late_starts: u64) -> Self {
-        let ran_us = after.ran_us.saturating_sub(before.ran_us);
-        let waited_us = after.waited_us.saturating_sub(before.waited_us);
-        let idle_share = if ran_us == 0 { 1.0 } else { (waited_us as f64 / ran_us as f64).min(1.0) };
+        let grown = |read: fn(&Totals) -> u64| read(after).saturating_sub(read(before)) as f64;
+        let lived_us = grown(|totals| totals.lived_us).max(1.0);
+        let busy_share = (grown(|totals| totals.cpu_us) / lived_us).min(1.0);
+        let core_wait_share = (grown(|totals| totals.core_wait_us) / lived_us).min(1.0);
+        let idle_share = (1.0 - busy_share - core_wait_share).max(0.0);
         let is_late = starts > 0 && late_starts * 100 > starts;
         let is_busy = idle_share < 0.05;
-        let percent = (idle_share * 100.0).round();
+        let percent = |share: f64| (share * 100.0).round();
+        let shares = format!(
+            "its threads worked {} % of the time and waited for a core {} %",
+            percent(busy_share),
+            percent(core_wait_share)
+        );
         let verdict = match (is_busy, is_late) {
-            (true, _) => {
-                format!("the generator was the limit: its threads were idle {percent} % of the time")
-            }
-            (false, true) => {
-                "the generator was late: more than 1 of 100 messages started after their time".into()
-            }
-            (false, false) => format!("the generator kept up: idle {percent} % of the time"),
+            (true, _) => format!("the generator was the limit: {shares}"),
+            (false, true) => format!("the generator was late with more than 1 of 100 messages: {shares}"),
+            (false, false) => format!("the generator kept up: {shares}"),
         };
         Self {
             threads,
+            busy_share,
+            core_wait_share,
             idle_share,
             late_starts,
             late_after_ms: limits::LATE_START_US / 1_000,
@@ -170,13 +178,18 @@ mod tests {
 
     #[test]
     fn the_generator_is_judged_by_its_idle_time_and_its_lateness() {
-        let before = Totals { ran_us: 1_000, waited_us: 900, ..Totals::default() };
-        let after =
-            |waited_us: u64| Totals { ran_us: 11_000, waited_us: 900 + waited_us, ..Totals::default() };
-        let kept_up = Generator::judge(1, &before, &after(5_000), 1_000, 10);
+        let before = Totals { lived_us: 1_000, cpu_us: 900, ..Totals::default() };
+        let after = |cpu_us: u64, core_wait_us| Totals {
+            lived_us: 11_000,
+            cpu_us: 900 + cpu_us,
+            core_wait_us,
+            ..Totals::default()
+        };
+        let kept_up = Generator::judge(1, &before, &after(5_000, 1_000), 1_000, 10);
         assert!(!kept_up.was_the_limit && kept_up.verdict.contains("50 %"), "{kept_up:?}");
-        assert!(Generator::judge(1, &before, &after(100), 1_000, 0).was_the_limit, "1 % idle");
-        assert!(Generator::judge(1, &before, &after(5_000), 1_000, 11).was_the_limit, "late");
+        assert!(Generator::judge(1, &before, &after(9_900, 0), 1_000, 0).was_the_limit, "busy");
+        assert!(Generator::judge(1, &before, &after(5_000, 4_900), 1_000, 0).was_the_limit, "starved");
+        assert!(Generator::judge(1, &before, &after(5_000, 0), 1_000, 11).was_the_limit, "late");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use gateway_ring::{BufferRing, Ring, RingConfig, SendPool, Wait, pin_current_thread};
 use proto_wire::phone::{CloseReason, PhoneEvent};
 
+use super::cpu::CpuTime;
 use super::line::{Line, Phones, Socket};
 use super::meter::Meter;
 use super::timers::{NEVER, Timers};
@@ -37,8 +38,7 @@ pub(super) struct Engine<'a, A> {
     pub starved: Vec<(u32, u32)>,
     timers: Timers,
     scratch: Vec<u8>,
-    /// When the last wait ended.
-    waited_until_us: u64,
+    cpu: CpuTime,
 }
 
 /// Runs until told to stop, and gives the app back.
@@ -66,7 +66,6 @@ pub(super) fn run<A: App>(
     })?;
     let buffers = ring.buffer_ring(limits::RECEIVE_BUFFERS, limits::RECEIVE_BUFFER_BYTES)?;
     let lines = range.clone().map(|phone| Line::new(app.phone(phone))).collect();
-    let began_us = config.clock.now_us();
     let mut engine = Engine {
         config,
         first: range.start,
@@ -83,7 +82,7 @@ pub(super) fn run<A: App>(
         starved: Vec::new(),
         timers: Timers::default(),
         scratch: Vec::new(),
-        waited_until_us: began_us,
+        cpu: CpuTime::new(),
     };
     let _ = ready.send(());
     while !control.stop.load(Ordering::Relaxed) {
@@ -109,6 +108,7 @@ impl<A: App> Engine<'_, A> {
             self.complete(completion, now)?;
         }
         self.flush_dirty(now)?;
+        self.cpu.meter(self.meter, now);
         Meter::add(&self.meter.turns, 1);
         Ok(())
     }
@@ -130,10 +130,6 @@ impl<A: App> Engine<'_, A> {
                 min_wait: Some(Duration::from_micros(self.config.gather_us.clamp(1, wait_us))),
             })?;
         }
-        let after = self.now();
-        Meter::add(&self.meter.waited_us, after.us - before.us);
-        Meter::add(&self.meter.ran_us, after.us.saturating_sub(self.waited_until_us));
-        self.waited_until_us = after.us;
         Ok(())
     }
 

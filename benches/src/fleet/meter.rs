@@ -56,9 +56,10 @@ meter! {
     bytes_in,
     bytes_out,
     turns,
-    /// Time that the thread waited with nothing to do, and all its time.
-    waited_us,
-    ran_us,
+    /// All the thread's time, of it on a core, and waiting for one.
+    lived_us,
+    cpu_us,
+    core_wait_us,
 }
 
 impl Meter {

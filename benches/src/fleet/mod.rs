@@ -1,6 +1,7 @@
 //! Many phones on few threads: each thread has a ring, its phones' machines and nothing that grows with what
 //! passes. It moves bytes and time; what phones do is the [`App`]'s.
 
+mod cpu;
 mod engine;
 mod line;
 mod meter;
