@@ -181,11 +181,11 @@ impl<'a> Chat<'a> {
         let Judge { ack, deliver, .. } = &*self.shared.judge();
         let (ack_p99_ms, deliver_p99_ms) = (ack.p99_ms(), deliver.p99_ms());
         let late_starts = self.shared.late_starts.load(Ordering::Relaxed);
-        let is_late = late_starts * 100 > self.shared.starts.load(Ordering::Relaxed);
         let slow = ack_p99_ms.max(deliver_p99_ms) > limits::TRIAL_P99_MS as f64;
         let trial = Trial {
             rate,
-            held: left == 0 && !is_late && !slow,
+            // A late start is in the latency already.
+            held: left == 0 && !slow,
             ack_p99_ms,
             deliver_p99_ms,
             left,

@@ -11,8 +11,9 @@ pub struct Cores {
 }
 
 impl Cores {
-    /// Apart where there are enough. On two the gateway has one for itself and the others share the second; on one
-    /// nobody is pinned.
+    /// Apart where there are enough. On two the gateway is pinned to one, and the others go where there is room: pinned
+    /// to the second they wait for each other while the first idles (8 000 messages a second: p99 to the delivery
+    /// 1 361 ms pinned, 53 ms not). On one core nobody is pinned.
     pub fn plan(available: &[usize]) -> Self {
         match available {
             [] | [_] => Self::default(),
@@ -37,18 +38,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_gateway_is_apart_wherever_there_are_two() {
+    fn the_parts_are_apart_where_there_are_three() {
         assert_eq!(Cores::plan(&[3]), Cores::default());
-        for count in 2..20 {
+        assert_eq!(Cores::plan(&[0, 1]), Cores { gateway: vec![0], ..Cores::default() });
+        for count in 3..20 {
             let all: Vec<usize> = (0..count).collect();
             let plan = Cores::plan(&all);
-            assert!(!plan.gateway.is_empty() && !plan.backend.is_empty() && !plan.bench.is_empty());
-            assert!(
-                plan.gateway.iter().all(|core| !plan.backend.contains(core) && !plan.bench.contains(core))
-            );
-            if count > 2 {
-                assert!(plan.backend.iter().all(|core| !plan.bench.contains(core)));
-            }
+            let mut used = [plan.gateway, plan.backend, plan.bench].concat();
+            assert!(used.len() >= 3);
+            used.sort_unstable();
+            used.dedup();
+            assert!(used.len() == count || count == 3, "{used:?} of {count}");
         }
     }
 }
