@@ -69,7 +69,7 @@ impl CallReport {
         format!(
             "{:.0} forwarded calls a second ({} calls, {} errors) by {} phones with {} bytes\n\
              latency: p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, max {:.2} ms\n\
-             CPU a call: gateway {}, backend {}\n{}",
+             CPU a call: {} {}, backend {}\n{}",
             self.calls_per_second,
             self.calls,
             self.errors,
@@ -79,6 +79,7 @@ impl CallReport {
             self.latency_ms.p99,
             self.latency_ms.p999,
             self.latency_ms.max,
+            self.host.names()[0],
             us(&self.server.gateway),
             us(&self.server.backend),
             self.generator.verdict,

@@ -101,7 +101,7 @@ impl HoldReport {
         let bytes = |value| figure(value, "B");
         format!(
             "held {} of {} connections for {:.0} s, lost {}; set up at {:.0} a second\n\
-             gateway: {} of user memory a connection ({} in all), {} of CPU a heartbeat\n\
+             {}: {} of user memory a connection ({} in all), {} of CPU a heartbeat\n\
              kernel:  {} a connection, {}\n\
              backend: {} a user\n\
              {} beats answered after the last connect; {} phones without one\n{}",
@@ -110,6 +110,7 @@ impl HoldReport {
             self.seconds,
             self.connections.lost,
             self.setup.per_second,
+            self.host.names()[0],
             bytes(self.server.user_bytes_per_connection),
             bytes(self.server.user_bytes_in_all),
             figure(self.server.cpu_us_per_heartbeat, "us"),

@@ -1,5 +1,10 @@
-//! The load bench.
+//! The load bench: phones that chat, hold or call, and a phone for a person.
+//!
+//! [`fleet`] moves the bytes of many phones; [`workload`] says what they do and when; [`check`] knows what must have
+//! arrived; [`servers`] starts, kills and meters gateway and backend. [`chat`], [`hold`], [`call`] and [`phone`] are
+//! the four commands. The machines of the phones are `proto_wire::phone`: the bench has no protocol of its own.
 #![forbid(unsafe_code)]
+
 pub mod call;
 pub mod chat;
 pub mod check;
@@ -8,6 +13,8 @@ pub mod clock;
 pub mod fleet;
 pub mod hold;
 pub mod identity;
+#[cfg(test)]
+mod keys_test;
 pub mod latency;
 pub mod limits;
 pub mod phone;

@@ -29,6 +29,8 @@ pub struct HostFacts {
     pub memory_bytes: u64,
     /// The bench started the servers itself.
     pub spawned: bool,
+    /// Gateway and backend are one process: what the report says of the gateway is of both.
+    pub in_one_process: bool,
     /// Whether limits by address were lifted, which `--spawn` does.
     pub address_limits_lifted: bool,
     pub pinned: Cores,
@@ -37,7 +39,7 @@ pub struct HostFacts {
 }
 
 impl HostFacts {
-    pub fn read(spawned: bool, pinned: Cores, findings: Vec<String>) -> Self {
+    pub fn read(spawned: bool, in_one_process: bool, pinned: Cores, findings: Vec<String>) -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cpuinfo = text("/proc/cpuinfo");
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -47,6 +49,7 @@ impl HostFacts {
             cores: gateway_ring::available_cores().len(),
             memory_bytes: tuning::machine_memory().map_or(0, |memory| memory.total),
             spawned,
+            in_one_process,
             address_limits_lifted: spawned,
             pinned,
             findings,
@@ -103,6 +106,13 @@ impl Generator {
             was_the_limit: is_busy || is_late,
             verdict,
         }
+    }
+}
+
+impl HostFacts {
+    /// How a summary calls the two servers.
+    pub fn names(&self) -> [&'static str; 2] {
+        if self.in_one_process { ["gateway and backend", "backend"] } else { ["gateway", "backend"] }
     }
 }
 

@@ -68,7 +68,7 @@ impl Session {
         } else {
             Servers::find(place.target, &place.issuer_key, [Some(place.admin), Some(place.backend_admin)])?
         };
-        let host = HostFacts::read(place.spawn, cores.clone(), findings);
+        let host = HostFacts::read(place.spawn, servers.in_one_process, cores.clone(), findings);
         let who = Identities::new(servers.issuer.clone(), Identities::fresh_run(), place.seed, config);
         Ok(Self { clock: Clock::start(), servers, who, host, cores })
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use proto_wire::phone::PhoneConfig;
 
-use super::report::{ChatReport, Kill, Latencies, PartCost, Servers, Trial};
+use super::report::{ChatReport, Kill, Latencies, PartCost, ServerCosts, Trial};
 use super::talkers::{Judge, Load, Shared, Talkers};
 use crate::check::Outstanding;
 use crate::fleet::{Fleet, FleetConfig, FleetError, Receive, Totals, wait_until};
@@ -393,7 +393,7 @@ impl<'a> Chat<'a> {
             deliveries_per_second: measured.counts_at_end.1 as f64 / measured.seconds,
             latency_ms: Latencies { ack: measured.ack, deliver: measured.deliver },
             drained_after_ms: measured.drained_after_ms,
-            server: Servers { gateway: part(0), backend: part(1) },
+            server: ServerCosts { gateway: part(0), backend: part(1) },
             kills: self.kills,
             highest_rate: highest,
             search,

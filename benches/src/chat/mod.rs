@@ -9,4 +9,4 @@ mod report;
 mod talkers;
 
 pub use conductor::{ChatOptions, run};
-pub use report::ChatReport;
+pub use report::{ChatReport, Kill, Latencies, PartCost, ServerCosts, Trial};

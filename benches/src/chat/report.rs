@@ -43,7 +43,7 @@ pub struct ChatReport {
     pub latency_ms: Latencies,
     /// From the end of the load until all was there; none: it never was.
     pub drained_after_ms: Option<u64>,
-    pub server: Servers,
+    pub server: ServerCosts,
     pub kills: Vec<Kill>,
     pub search: Vec<Trial>,
     /// The highest rate of the search that held.
@@ -65,7 +65,7 @@ pub struct Latencies {
 }
 
 #[derive(Debug, Serialize)]
-pub struct Servers {
+pub struct ServerCosts {
     pub gateway: PartCost,
     pub backend: PartCost,
 }
@@ -128,7 +128,10 @@ impl ChatReport {
                 told.p50, told.p99, told.p999, told.max
             ));
         }
-        for (name, part) in [("gateway", &self.server.gateway), ("backend", &self.server.backend)] {
+        let parts = [&self.server.gateway, &self.server.backend];
+        for (name, part) in
+            self.host.names().into_iter().zip(parts).filter(|(_, part)| part.rss_bytes.is_some())
+        {
             let rss = part.rss_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20));
             text.push_str(&format!(
                 "{name:>12}: {} of CPU a message, {} of memory\n",

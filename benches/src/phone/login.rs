@@ -32,13 +32,21 @@ pub enum LoginError {
 
 const WITHIN_MS: u64 = 20_000;
 
-/// The user and a token. Lines typed meanwhile are not read yet.
+/// What a log-in gives.
+pub(super) struct LoggedIn {
+    pub user: u64,
+    pub token: Bytes,
+    /// To go on with: it knows the sockets of the log-in for old ones.
+    pub wire: Wire,
+}
+
+/// Lines typed meanwhile are not read yet.
 pub(super) fn log_in(
     options: &PhoneOptions,
     clock: Clock,
     sender: &SyncSender<Input>,
     inputs: &Receiver<Input>,
-) -> Result<(u64, Bytes), LoginError> {
+) -> Result<LoggedIn, LoginError> {
     let config = PhoneConfig { sync_on_connect: false, ..PhoneConfig::default() };
     let mut phone =
         Phone::new(Arc::new(config), Device { id: rand::random(), ..Device::default() }, rand::random());
@@ -64,7 +72,7 @@ pub(super) fn log_in(
                     let reply = pb::TokenReply::decode(body).map_err(|_| LoginError::Answer)?;
                     phone.close();
                     wire.drop_socket();
-                    return Ok((reply.user, reply.token));
+                    return Ok(LoggedIn { user: reply.user, token: reply.token, wire });
                 }
                 // The name is taken: it may be this user's, with another first password.
                 PhoneEvent::Reply { status: Code::Exists, .. } if !is_second => {

@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::limits;
 use book::Book;
 use command::Command;
+use login::LoggedIn;
 use wire::Wire;
 
 pub use login::LoginError;
@@ -52,8 +53,8 @@ pub(crate) enum Input {
 pub fn run(options: &PhoneOptions) -> Result<(), LoginError> {
     let (sender, inputs) = mpsc::sync_channel(limits::TYPED_AHEAD_MAX);
     let clock = Clock::start();
-    let (user, token) = login::log_in(options, clock, &sender, &inputs)?;
-    let mut talk = Talk::new(options, user, token, clock, sender.clone());
+    let logged_in = login::log_in(options, clock, &sender, &inputs)?;
+    let mut talk = Talk::new(options, logged_in, clock);
     read_lines(sender);
     talk.say(&format!("you are {}; `help` tells what you can do", options.user));
     talk.phone.connect(clock.now_ms());
@@ -115,7 +116,8 @@ struct Talk {
 const LEAVE_WITHIN_MS: u64 = 10_000;
 
 impl Talk {
-    fn new(options: &PhoneOptions, user: u64, token: Bytes, clock: Clock, sender: SyncSender<Input>) -> Self {
+    fn new(options: &PhoneOptions, logged_in: LoggedIn, clock: Clock) -> Self {
+        let LoggedIn { user, token, wire } = logged_in;
         // A device of its own for each start: it has nothing, and is sent all that the user has.
         let device = Device { id: rand::random(), token: Box::from(&token[..]), ..Device::default() };
         let mut book = Book::default();
@@ -123,7 +125,7 @@ impl Talk {
         Self {
             phone: Phone::new(Arc::new(PhoneConfig::default()), device, rand::random()),
             clock,
-            wire: Wire::new(options.target, sender),
+            wire,
             book,
             user,
             asked: AHashMap::new(),

@@ -57,6 +57,8 @@ pub struct Servers {
     /// Where `/status` tells the process of a server that the bench did not start.
     admins: [Option<SocketAddr>; 2],
     spawned: Option<Spawned>,
+    /// `moorgate up` runs both in one process: what is read of the gateway is of both.
+    pub in_one_process: bool,
     pub meters: [Meters; 2],
 }
 
@@ -118,6 +120,7 @@ impl Servers {
             issuer,
             admins: [Some(admin), Some(rpc_admin)],
             spawned: Some(spawned),
+            in_one_process: false,
             meters,
         })
     }
@@ -133,10 +136,10 @@ impl Servers {
             .map_err(|cause| ServersError::Unreachable { target, cause })?;
         let issuer = read_issuer(issuer)?;
         let pids = admins.map(|admin| http::status_pid(admin?));
-        // `moorgate up` runs both in one process: what it uses cannot be told apart.
-        let backend = pids[1].filter(|pid| pids[0] != Some(*pid));
+        let in_one_process = pids[0].is_some() && pids[0] == pids[1];
+        let backend = pids[1].filter(|_| !in_one_process);
         let meters = [Meters::maybe(pids[0]), Meters::maybe(backend)];
-        Ok(Servers { target, issuer, admins, spawned: None, meters })
+        Ok(Servers { target, issuer, admins, spawned: None, in_one_process, meters })
     }
 
     pub fn is_spawned(&self) -> bool {

@@ -17,7 +17,7 @@ impl Cores {
     pub fn plan(available: &[usize]) -> Self {
         match available {
             [] | [_] => Self::default(),
-            [first, second] => Self { gateway: vec![*first], backend: vec![*second], bench: vec![*second] },
+            [first, _] => Self { gateway: vec![*first], ..Self::default() },
             [first, second, third] => {
                 Self { gateway: vec![*first], backend: vec![*second], bench: vec![*third] }
             }

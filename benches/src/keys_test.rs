@@ -1,0 +1,160 @@
+//! The JSON of every report has the keys that its readers ask for.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::fleet::Totals;
+use crate::latency::Percentiles;
+use crate::report::{Generator, HostFacts, SCHEMA};
+use crate::servers::Cores;
+use crate::{call, chat, hold};
+
+const LATENCY: Percentiles = Percentiles { p50: 1.0, p99: 2.0, p999: 3.0, max: 4.0 };
+
+fn host() -> HostFacts {
+    HostFacts::read(true, false, Cores::default(), vec!["a finding".into()])
+}
+
+fn generator() -> Generator {
+    Generator::judge(1, &Totals::default(), &Totals::default(), 100, 1)
+}
+
+fn has(report: &impl Serialize, paths: &[&str]) {
+    let value = serde_json::to_value(report).expect("a report has a JSON form");
+    for path in paths {
+        let found = path.split('.').try_fold(&value, |value, key| value.get(key));
+        assert!(found.is_some_and(|found| !found.is_null()), "{path} is missing in {value:#}");
+    }
+    let Value::Object(_) = value else { panic!("no object") };
+}
+
+pub(crate) fn chat_report() -> chat::ChatReport {
+    let part = || chat::PartCost { cpu_us_per_message: Some(1.0), rss_bytes: Some(2), cores_used: Some(0.5) };
+    chat::ChatReport {
+        schema: SCHEMA,
+        command: "chat",
+        clients: 2,
+        seconds: 1.0,
+        sent: 10,
+        acknowledged: 10,
+        delivered: 30,
+        duplicates: 0,
+        gaps: 0,
+        missing: 0,
+        out_of_order: 0,
+        disagreements: 0,
+        misdelivered: 0,
+        own_missing: 0,
+        unacknowledged: 0,
+        repeats: 0,
+        bad_pages: 0,
+        snapshots: 0,
+        syncs_failed: 0,
+        statuses: BTreeMap::new(),
+        refused: 0,
+        rate: 10.0,
+        acknowledged_per_second: 10.0,
+        deliveries_per_second: 30.0,
+        latency_ms: chat::Latencies { ack: LATENCY, deliver: LATENCY },
+        drained_after_ms: Some(1),
+        server: chat::ServerCosts { gateway: part(), backend: part() },
+        kills: Vec::new(),
+        search: Vec::new(),
+        highest_rate: None,
+        connections_lost: 0,
+        generator: generator(),
+        complaints: Vec::new(),
+        first_bad: None,
+        seed: 1,
+        groups: BTreeMap::new(),
+        host: host(),
+    }
+}
+
+#[test]
+fn chat() {
+    let paths = "sent acknowledged delivered duplicates gaps missing rate deliveries_per_second out_of_order \
+        latency_ms.ack.p50 latency_ms.ack.p99 latency_ms.ack.p999 latency_ms.ack.max \
+        latency_ms.deliver.p50 latency_ms.deliver.p99 latency_ms.deliver.p999 latency_ms.deliver.max \
+        server.gateway.cpu_us_per_message server.gateway.rss_bytes \
+        server.backend.cpu_us_per_message server.backend.rss_bytes \
+        generator.verdict generator.late_starts host.address_limits_lifted schema";
+    has(&chat_report(), &paths.split_whitespace().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_chat_is_good_when_nothing_is_missing_doubled_or_out_of_order() {
+    assert!(chat_report().is_good());
+    let spoil: [fn(&mut chat::ChatReport); 7] = [
+        |report| report.missing = 1,
+        |report| report.duplicates = 1,
+        |report| report.out_of_order = 1,
+        |report| report.disagreements = 1,
+        |report| report.misdelivered = 1,
+        |report| report.own_missing = 1,
+        |report| report.acknowledged = 0,
+    ];
+    for spoil in spoil {
+        let mut report = chat_report();
+        spoil(&mut report);
+        assert!(!report.is_good(), "{}", report.summary());
+    }
+    // Allowed, and told: a number that comes again, a page that began beyond the cursor and was asked for anew.
+    assert!(chat::ChatReport { gaps: 1, repeats: 1, unacknowledged: 1, ..chat_report() }.is_good());
+}
+
+#[test]
+fn hold() {
+    let report = hold::HoldReport {
+        schema: SCHEMA,
+        command: "hold",
+        seconds: 1.0,
+        heartbeat_s: 1,
+        connections: hold::Connections { asked: 5, held: 5, lost: 0, failed_attempts: 0, trouble: None },
+        setup: hold::Setup { per_second: 10.0, seconds: 0.5 },
+        heartbeats: hold::Heartbeats { answered: 5, phones_without: 0 },
+        server: hold::ServerCost {
+            user_bytes_per_connection: Some(1.0),
+            user_bytes_in_all: Some(2.0),
+            kernel_bytes_per_connection: Some(3),
+            kernel_bytes_of: "both ends",
+            cpu_us_per_heartbeat: Some(4.0),
+            rss_bytes: Some(5),
+            rss_bytes_after_warm_up: Some(6),
+        },
+        backend: hold::BackendCost { user_bytes_per_connection: Some(7.0), rss_bytes: Some(8) },
+        generator: generator(),
+        host: host(),
+    };
+    let paths = "connections.asked connections.held connections.lost server.user_bytes_per_connection \
+        server.user_bytes_in_all server.kernel_bytes_per_connection server.cpu_us_per_heartbeat \
+        backend.user_bytes_per_connection setup.per_second";
+    has(&report, &paths.split_whitespace().collect::<Vec<_>>());
+    assert!(report.is_good());
+    let lost = hold::Connections { asked: 5, held: 5, lost: 1, failed_attempts: 0, trouble: None };
+    assert!(!hold::HoldReport { connections: lost, ..report }.is_good(), "one was lost and came back");
+}
+
+#[test]
+fn call() {
+    let part = || call::PartCost { cpu_us_per_call: Some(1.0), cores_used: Some(1.0), rss_bytes: Some(1) };
+    let report = call::CallReport {
+        schema: SCHEMA,
+        command: "call",
+        clients: 1,
+        payload_bytes: 1,
+        seconds: 1.0,
+        calls: 1,
+        calls_per_second: 1.0,
+        errors: 0,
+        errors_by_status: BTreeMap::new(),
+        latency_ms: LATENCY,
+        server: call::CallCost { gateway: part(), backend: part() },
+        generator: generator(),
+        host: host(),
+    };
+    has(&report, &["calls_per_second", "latency_ms.p99", "server.gateway.cpu_us_per_call"]);
+    assert!(report.is_good());
+}
