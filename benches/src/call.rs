@@ -204,6 +204,7 @@ pub fn run(options: &CallOptions) -> Result<CallReport, RunError> {
         return Err(session.explain("not all phones were welcomed", trouble));
     }
     let (cpu_from, at_start) = (session.usage(), fleet.totals());
+    session.watch_others();
     let from_us = session.clock.now_us();
     shared.until_us.store(from_us + options.seconds * 1_000_000, Ordering::Relaxed);
     shared.from_us.store(from_us, Ordering::Relaxed);
@@ -221,6 +222,7 @@ pub fn run(options: &CallOptions) -> Result<CallReport, RunError> {
         return Err(RunError::Interrupted);
     }
     let seconds = (session.clock.now_us() - from_us) as f64 / 1e6;
+    session.note_others();
     let (usage, at_end, threads) = (session.usage(), fleet.totals(), fleet.threads());
     drop(fleet.stop()?);
     let outcome =

@@ -229,6 +229,7 @@ pub fn run(options: &HoldOptions) -> Result<HoldReport, RunError> {
     shared.all_here.store(true, Ordering::Relaxed);
     let held_from_ms = session.clock.now_ms();
     let cpu_from = session.usage()[0];
+    session.watch_others();
 
     hold(&fleet, &shared, options.seconds * 1_000, heartbeat_s, asked, &mut progress);
     if crate::signals::interrupted() {
@@ -237,6 +238,7 @@ pub fn run(options: &HoldOptions) -> Result<HoldReport, RunError> {
     let seconds = (session.clock.now_ms() - held_from_ms) as f64 / 1e3;
     let at_end = fleet.totals();
     let usage = session.usage();
+    session.note_others();
     let kernel = tuning::machine_memory().ok();
     let (threads, trouble) = (fleet.threads(), fleet.trouble());
     fleet.stop()?;

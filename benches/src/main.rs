@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use benches::cli::{Cli, Command, PlaceArgs, resolve};
+use benches::report::HostFacts;
 use benches::session::RunError;
 use benches::{call, chat, hold, phone, report, signals};
 use clap::Parser;
@@ -52,7 +53,7 @@ fn run(command: Command) -> Result<bool, String> {
                 place: args.place.place()?,
             };
             let made = chat::run(&options);
-            tell(&args.place, made, |report| (report.summary(), report.is_good()))
+            tell(&args.place, made, |report| (report.summary(), &report.host, report.is_good()))
         }
         Command::Hold(args) => {
             let options = hold::HoldOptions {
@@ -62,7 +63,7 @@ fn run(command: Command) -> Result<bool, String> {
                 place: args.place.place()?,
             };
             let made = hold::run(&options);
-            tell(&args.place, made, |report| (report.summary(), report.is_good()))
+            tell(&args.place, made, |report| (report.summary(), &report.host, report.is_good()))
         }
         Command::Call(args) => {
             let options = call::CallOptions {
@@ -72,7 +73,7 @@ fn run(command: Command) -> Result<bool, String> {
                 place: args.place.place()?,
             };
             let made = call::run(&options);
-            tell(&args.place, made, |report| (report.summary(), report.is_good()))
+            tell(&args.place, made, |report| (report.summary(), &report.host, report.is_good()))
         }
     }
 }
@@ -81,11 +82,14 @@ fn run(command: Command) -> Result<bool, String> {
 fn tell<R: Serialize>(
     place: &PlaceArgs,
     made: Result<R, RunError>,
-    read: impl Fn(&R) -> (String, bool),
+    read: impl Fn(&R) -> (String, &HostFacts, bool),
 ) -> Result<bool, String> {
     let report = made.map_err(|error| error.to_string())?;
-    let (summary, is_good) = read(&report);
+    let (summary, host, is_good) = read(&report);
     println!("{summary}");
+    if let Some(told) = host.disturbance() {
+        println!("{told}");
+    }
     if let Some(path) = &place.json {
         write(path, &report)?;
     }

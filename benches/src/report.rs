@@ -31,6 +31,8 @@ pub struct HostFacts {
     pub spawned: bool,
     /// Gateway and backend are one process: what the report says of the gateway is of both.
     pub in_one_process: bool,
+    /// Cores that other processes used in the measured time: beyond a tenth the figures are spoilt.
+    pub other_cores_used: Option<f64>,
     /// Whether limits by address were lifted, which `--spawn` does.
     pub address_limits_lifted: bool,
     pub pinned: Cores,
@@ -50,6 +52,7 @@ impl HostFacts {
             memory_bytes: tuning::machine_memory().map_or(0, |memory| memory.total),
             spawned,
             in_one_process,
+            other_cores_used: None,
             address_limits_lifted: spawned,
             pinned,
             findings,
@@ -110,6 +113,15 @@ impl Generator {
 }
 
 impl HostFacts {
+    /// A sentence for a summary when others were at work.
+    pub fn disturbance(&self) -> Option<String> {
+        let used = self.other_cores_used.filter(|&used| used > 0.1)?;
+        Some(format!(
+            "other processes used {used:.1} of {} cores meanwhile: the figures are spoilt",
+            self.cores
+        ))
+    }
+
     /// How a summary calls the two servers.
     pub fn names(&self) -> [&'static str; 2] {
         if self.in_one_process { ["gateway and backend", "backend"] } else { ["gateway", "backend"] }

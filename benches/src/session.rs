@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use proto_wire::phone::PhoneConfig;
 
@@ -49,6 +50,7 @@ pub struct Session {
     pub who: Identities,
     pub host: HostFacts,
     pub cores: Cores,
+    others: Others,
 }
 
 impl Session {
@@ -70,7 +72,25 @@ impl Session {
         };
         let host = HostFacts::read(place.spawn, servers.in_one_process, cores.clone(), findings);
         let who = Identities::new(servers.issuer.clone(), Identities::fresh_run(), place.seed, config);
-        Ok(Self { clock: Clock::start(), servers, who, host, cores })
+        Ok(Self { clock: Clock::start(), servers, who, host, cores, others: Others::default() })
+    }
+
+    /// From here on the CPU time of others is watched.
+    pub fn watch_others(&mut self) {
+        let own_us = self.own_cpu_us();
+        self.others.begin(machine_busy_us(), own_us);
+    }
+
+    /// Notes how many cores others used since [`Session::watch_others`].
+    pub fn note_others(&mut self) {
+        let own_us = self.own_cpu_us();
+        self.host.other_cores_used = self.others.end(machine_busy_us(), own_us);
+    }
+
+    /// Of the bench and of both servers.
+    fn own_cpu_us(&mut self) -> u64 {
+        let servers: u64 = self.usage().into_iter().flatten().map(|usage| usage.cpu_us).sum();
+        servers + tuning::proc_cpu_us(std::process::id()).unwrap_or(0)
     }
 
     pub fn usage(&mut self) -> [Option<Usage>; 2] {
@@ -95,5 +115,61 @@ impl Session {
             }
         }
         RunError::Setup(text)
+    }
+}
+
+/// What other processes of the machine use: a compiler beside a run spoils its figures, and is to be seen in them.
+#[derive(Debug, Default)]
+struct Others {
+    began: Option<(Instant, u64, u64)>,
+}
+
+impl Others {
+    fn begin(&mut self, machine_us: Option<u64>, own_us: u64) {
+        self.began = machine_us.map(|machine_us| (Instant::now(), machine_us, own_us));
+    }
+
+    /// In cores. Ticks of 10 ms make it good to some 2 %.
+    fn end(&mut self, machine_us: Option<u64>, own_us: u64) -> Option<f64> {
+        let (at, machine_from_us, own_from_us) = self.began?;
+        let machine_us = machine_us?.saturating_sub(machine_from_us);
+        let others_us = machine_us.saturating_sub(own_us.saturating_sub(own_from_us));
+        Some(others_us as f64 / at.elapsed().as_micros().max(1) as f64)
+    }
+}
+
+/// CPU time of all processes and of the kernel itself.
+fn machine_busy_us() -> Option<u64> {
+    busy_us(&std::fs::read_to_string("/proc/stat").ok()?)
+}
+
+fn busy_us(stat: &str) -> Option<u64> {
+    let ticks: Vec<u64> = stat
+        .lines()
+        .next()?
+        .strip_prefix("cpu ")?
+        .split_ascii_whitespace()
+        .map_while(|word| word.parse().ok())
+        .collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal; guests' time is in user already.
+    let [user, nice, system, _idle, _iowait, irq, softirq, ..] = ticks[..] else { return None };
+    Some((user + nice + system + irq + softirq) * 10_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_what_is_busy_beside_us() {
+        let stat = "cpu  100 5 50 9000 20 3 2 7 0 0\ncpu0 1 1 1 1\n";
+        assert_eq!(busy_us(stat), Some(160 * 10_000));
+        assert_eq!(busy_us("cpu  1 2 3\n"), None);
+        let mut others = Others::default();
+        assert_eq!(others.end(Some(5), 5), None, "not begun");
+        others.begin(Some(1_000_000), 500_000);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert_eq!(others.end(Some(1_000_000), 500_000), Some(0.0));
+        assert!(others.end(Some(1_030_000), 510_000).is_some_and(|cores| cores > 0.0));
     }
 }

@@ -205,10 +205,12 @@ impl<'a> Chat<'a> {
             self.progress.say("what came before is not all delivered; the load begins all the same");
         }
         let before = (self.session.usage(), self.fleet.totals());
+        self.session.watch_others();
         let from_us = self.begin(rate, self.options.seconds * 1_000);
         self.run_for(self.options.seconds * 1_000, "chatting", true)?;
         let seconds = (self.session.clock.now_us() - from_us) as f64 / 1e6;
         let totals = self.fleet.totals();
+        self.session.note_others();
         let counts_at_end = {
             let judge = self.shared.judge();
             (judge.checker.phase().acknowledged, judge.checker.phase().delivered)
