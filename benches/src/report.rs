@@ -13,6 +13,9 @@ use crate::servers::Cores;
 /// The number of the JSON's form. Keys are added without a new one.
 pub const SCHEMA: u32 = 1;
 
+/// Cores that others may use without a word: the kernel's own threads write the store's pages.
+const OTHERS_AT_WORK: f64 = 0.25;
+
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the report {}: {cause}", path.display())]
 pub struct WriteError {
@@ -31,7 +34,7 @@ pub struct HostFacts {
     pub spawned: bool,
     /// Gateway and backend are one process: what the report says of the gateway is of both.
     pub in_one_process: bool,
-    /// Cores that other processes used in the measured time: beyond a tenth the figures are spoilt.
+    /// Cores that other processes used in the measured time: beyond a quarter the figures are spoilt.
     pub other_cores_used: Option<f64>,
     /// Whether limits by address were lifted, which `--spawn` does.
     pub address_limits_lifted: bool,
@@ -115,7 +118,7 @@ impl Generator {
 impl HostFacts {
     /// A sentence for a summary when others were at work.
     pub fn disturbance(&self) -> Option<String> {
-        let used = self.other_cores_used.filter(|&used| used > 0.1)?;
+        let used = self.other_cores_used.filter(|&used| used > OTHERS_AT_WORK)?;
         Some(format!(
             "other processes used {used:.1} of {} cores meanwhile: the figures are spoilt",
             self.cores

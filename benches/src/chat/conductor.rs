@@ -176,6 +176,7 @@ impl<'a> Chat<'a> {
     fn trial(&mut self, rate: f64) -> Result<Trial, RunError> {
         self.begin(rate, limits::TRIAL_MS);
         self.run_for(limits::TRIAL_MS, &format!("trying {rate:.0} a second"), false)?;
+        let acknowledged = self.shared.judge().checker.phase().acknowledged;
         let in_time = self.drain(limits::TRIAL_DRAIN_MS);
         let left = in_time.map_or_else(|| self.left(), |_| 0);
         let Judge { ack, deliver, .. } = &*self.shared.judge();
@@ -186,6 +187,7 @@ impl<'a> Chat<'a> {
             rate,
             // A late start is in the latency already.
             held: left == 0 && !slow,
+            acknowledged_per_second: acknowledged as f64 * 1e3 / limits::TRIAL_MS as f64,
             ack_p99_ms,
             deliver_p99_ms,
             left,

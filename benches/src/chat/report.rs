@@ -94,6 +94,8 @@ pub struct Kill {
 pub struct Trial {
     pub rate: f64,
     pub held: bool,
+    /// While the load lasted.
+    pub acknowledged_per_second: f64,
     pub ack_p99_ms: f64,
     pub deliver_p99_ms: f64,
     /// What was yet to come 1 s after the end.
