@@ -239,7 +239,11 @@ impl Core {
                     .zip(&answers)
                     .filter(|(section, rows)| has_landed(**section, rows))
                     .map(|(section, _)| *section);
-                let landed = landed.collect();
+                let landed: Arc<[u16]> = landed.collect();
+                if landed.len() == sections.len() {
+                    // Only the commit that was to take the duty away is missing.
+                    return self.landed_before(found.section, found.sequence);
+                }
                 self.begin_fanout(Fanout { group, sequence: found.sequence, number, body, members, landed });
             }
         }

@@ -5,7 +5,7 @@ use proto_wire::pb;
 use proto_wire::status::{Code, Status};
 
 use super::World;
-use crate::logic::{Answer, At};
+use crate::logic::{Answer, At, limits};
 use proto_wire::names::Cursor;
 
 const GATEWAY: u64 = 0xaa;
@@ -321,7 +321,14 @@ impl Model {
                     self.applied = self.newest;
                 }
             }
-            Step::Pass(ms) => world.pass(*ms),
+            Step::Pass(ms) => {
+                world.pass(*ms);
+                // A lease ends with the next step of the sweep; in between it is as good as held.
+                let lease = 30_000..30_000 + limits::SWEEP_STEP_MS;
+                while self.heard.iter().any(|heard| lease.contains(&(world.at.now_ms - heard))) {
+                    world.pass(limits::SWEEP_STEP_MS);
+                }
+            }
         }
     }
 
