@@ -185,6 +185,64 @@ fn a_newer_version_and_a_foreign_directory_are_refused_with_what_to_do() {
     assert!(matches!(Store::open(&dir.0, 1).err(), Some(OpenError::Foreign { .. })));
 }
 
+fn journal(dir: &Path) -> PathBuf {
+    fs::read_dir(dir.join("p0"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "jnl"))
+        .expect("the engine has a journal")
+}
+
+/// A store of 10 batches, its journal and the journal's written bytes.
+fn ten_batches(dir: &Path) -> (PathBuf, Vec<u8>) {
+    let (mut store, _) = Store::open(dir, 1).expect("a new directory");
+    (0..10).for_each(|token| store.commit(0, batch(token)));
+    drop(store);
+    let journal = journal(dir);
+    let mut bytes = fs::read(&journal).unwrap();
+    bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1);
+    (journal, bytes)
+}
+
+#[test]
+fn damage_in_the_middle_of_a_journal_is_refused_with_where_and_what_to_do() {
+    let dir = Dir::new("damage");
+    let (journal, bytes) = ten_batches(&dir.0);
+    // Anywhere but in the last record: lengths, keys, values, checksums, trailers.
+    for at in (0..bytes.len() - 400).step_by(97) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x41;
+        fs::write(&journal, &damaged).unwrap();
+        let error = Store::open(&dir.0, 1).err().expect("acknowledged records follow");
+        let OpenError::Journal { journal: named, offset, .. } = &error else { panic!("{error}") };
+        assert_eq!(named, &journal);
+        // A wrong sequence number shows with the record behind it.
+        assert!((*offset as usize).abs_diff(at) < 400, "{error}");
+        let text = error.to_string();
+        assert!(text.contains("readable records follow") && text.contains("restore a backup"), "{text}");
+        assert_eq!(fs::read(&journal).unwrap(), damaged, "nothing was changed");
+    }
+    fs::write(&journal, &bytes).unwrap();
+    assert_eq!(Store::open(&dir.0, 1).expect("it is whole again").0.numbers(0).len(), 20);
+}
+
+#[test]
+fn a_last_record_torn_anywhere_is_cut_and_told() {
+    let dir = Dir::new("torn-anywhere");
+    let (journal, bytes) = ten_batches(&dir.0);
+    for lost in [1, 4, 13, 100, 200] {
+        // Its pages came to the disk out of order: the middle is missing, the end is there.
+        let mut torn = bytes.clone();
+        let end = torn.len();
+        torn[end - lost - 1..end - lost.min(5)].fill(0);
+        fs::write(&journal, &torn).unwrap();
+        let (mut store, opened) = Store::open(&dir.0, 1).expect("a torn tail is no damage");
+        assert_eq!(opened.cut.len(), 1, "{opened:?}");
+        assert!(opened.cut[0].contains("torn tail"), "{opened:?}");
+        assert_eq!(store.numbers(0).len(), 18);
+    }
+}
+
 #[test]
 fn a_torn_tail_is_cut_and_told() {
     let dir = Dir::new("torn");
@@ -193,11 +251,7 @@ fn a_torn_tail_is_cut_and_told() {
         store.commit(0, batch(token));
     }
     drop(store);
-    let journal = fs::read_dir(dir.0.join("p0"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "jnl"))
-        .expect("the engine has a journal");
+    let journal = journal(&dir.0);
     // The last batch was being written when the power went: its end is missing.
     let bytes = fs::read(&journal).unwrap();
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1;

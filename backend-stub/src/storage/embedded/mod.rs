@@ -6,6 +6,7 @@
 //! disk holds, so nothing is tried again.
 
 mod directory;
+mod journal;
 mod reader;
 mod writer;
 
@@ -72,6 +73,10 @@ pub enum OpenError {
     Partitions(u16),
     #[error("{dir} cannot be used: {cause}; check that it exists, is writable and has free space")]
     Io { dir: PathBuf, cause: io::Error },
+    #[error(
+        "the journal {} is damaged at byte {offset}, and {follows}: nothing was changed, because what was acknowledged would be lost; keep a copy of the directory, check the disk, then restore a backup into an empty directory", journal.display()
+    )]
+    Journal { journal: PathBuf, offset: u64, follows: String },
     #[error("the store in {dir} is damaged: {cause}; keep a copy of the directory, then restore a backup")]
     Damaged { dir: PathBuf, cause: fjall::Error },
 }
@@ -134,6 +139,7 @@ fn open_engine(
         fjall::Error::Locked => OpenError::InUse { dir: path.to_owned() },
         cause => OpenError::Damaged { dir: path.to_owned(), cause },
     };
+    journal::check(path, cut)?;
     let before = directory::journal_lengths(path).map_err(|cause| damaged(cause.into()))?;
     let database = Database::builder(path)
         .cache_size(options.cache_bytes / u64::from(partitions))
