@@ -7,6 +7,7 @@ use proto_wire::status::{Code, Status};
 use super::api::{Action, At};
 use super::core::{Core, Effect, Purpose};
 use super::outbox::Duty;
+use super::plant::{Fault, planted};
 use super::users::Place;
 use super::values::{Row, RowBody, encode_number};
 use super::{keys, limits};
@@ -91,6 +92,9 @@ impl Core {
         let prev = user.head;
         user.tail = number;
         user.head = number;
+        if planted(Fault::VisibleEarly) {
+            user.visible = number;
+        }
         if item.is_some() {
             user.replaced = number;
         }
@@ -116,7 +120,10 @@ impl Core {
     pub(super) fn row_committed(&mut self, place: Place, number: u64) {
         self.counters.rows += 1;
         let user = self.users.at(place);
-        debug_assert!(number > user.visible, "commits of a partition come in the order of submission");
+        debug_assert!(
+            number > user.visible || planted(Fault::VisibleEarly),
+            "commits of a partition come in the order of submission"
+        );
         user.visible = number;
         user.pins -= 1;
         self.has_news(place);
@@ -127,6 +134,9 @@ impl Core {
         self.counters.void_numbers += 1;
         let user = self.users.at(place);
         user.head = user.visible;
+        if planted(Fault::NumberTwice) {
+            user.tail = user.visible;
+        }
         user.pins -= 1;
     }
 

@@ -12,6 +12,7 @@ pub mod limits;
 mod news;
 mod outbox;
 mod page;
+mod plant;
 mod presence;
 mod recovery;
 pub mod services;

@@ -10,6 +10,7 @@ use proto_wire::names::section_of;
 use super::api::{Action, At};
 use super::append::Waiting;
 use super::core::{Core, Effect};
+use super::plant::{Fault, planted};
 use super::values::{Body, GroupMeta, RowBody, StoredDuty, StoredTask, encode_number};
 use super::{keys, limits};
 
@@ -89,7 +90,9 @@ impl Core {
         let sequence = self.outbox.sequence;
         self.scratch.clear();
         stored.encode(&mut self.scratch);
-        self.put_scratch(section, &keys::duty(section, sequence));
+        if !planted(Fault::DropDuty) {
+            self.put_scratch(section, &keys::duty(section, sequence));
+        }
         self.counters.duties += 1;
         sequence
     }
@@ -126,6 +129,9 @@ impl Core {
 
     /// Writes up to which of its numbers an origin was applied.
     pub(super) fn remember(&mut self, section: u16, receiver: u64, origin: u64, number: u64) {
+        if planted(Fault::NoOriginMemory) {
+            return;
+        }
         self.scratch.clear();
         encode_number(number, &mut self.scratch);
         self.put_scratch(section, &keys::origin(section, receiver, origin));

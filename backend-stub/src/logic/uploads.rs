@@ -10,6 +10,7 @@ use super::api::{Answer, At};
 use super::append::Waiting;
 use super::core::{Core, Effect, Purpose};
 use super::outbox::Task;
+use super::plant::{Fault, planted};
 use super::users::Place;
 use super::values::{Body, RowBody, Upload, UploadAnswer};
 use super::{keys, limits};
@@ -203,6 +204,9 @@ impl Core {
         self.scratch.clear();
         upload.encode(&mut self.scratch);
         self.put_scratch(section_of(user), &keys::upload(user, &id));
+        if planted(Fault::AckBeforeCommit) {
+            return self.upload_committed(user, id);
+        }
         self.effect(section_of(user), Effect::Upload { user, id });
     }
 
