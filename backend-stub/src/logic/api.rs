@@ -111,6 +111,8 @@ pub struct Counters {
     pub repeated: u64,
     /// Uploads refused because their id was used for another body.
     pub conflicts: u64,
+    /// Ids of uploads that were forgotten after their memory.
+    pub uploads_expired: u64,
     /// Duties that landed.
     pub delivered: u64,
     /// Duties that were found at start.

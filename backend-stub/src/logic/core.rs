@@ -8,6 +8,7 @@ use bytes::Bytes;
 use proto_wire::status::{Code, Status};
 
 use super::api::{Action, Answer, At, CoreConfig, Counters, KvKey};
+use super::expiry::{Expiry, ExpiryRead};
 use super::groups::Groups;
 use super::hot::Hot;
 use super::limits;
@@ -31,6 +32,7 @@ pub struct Core {
     pub(super) presence: Presence,
     pub(super) lanes: Lanes,
     pub(super) recovery: Recovery,
+    pub(super) expiry: Expiry,
     pub(super) hot: Hot,
     pub(super) counters: Counters,
     pub(super) actions: VecDeque<Action>,
@@ -99,6 +101,7 @@ pub(super) enum Purpose {
     KvGet { token: u64 },
     KvCreate { token: u64, key: KvKey, value: Bytes },
     Recovery(RecoveryRead),
+    Expiry(ExpiryRead),
 }
 
 impl Core {
@@ -111,6 +114,7 @@ impl Core {
             presence: Presence::default(),
             lanes: Lanes::default(),
             recovery: Recovery::default(),
+            expiry: Expiry::default(),
             hot: Hot::new(config.hot_bytes),
             counters: Counters::default(),
             actions: VecDeque::new(),
@@ -252,6 +256,7 @@ impl Core {
             Purpose::KvGet { token } => self.kv_read(token, answer),
             Purpose::KvCreate { token, key, value } => self.kv_checked(token, key, value, answer),
             Purpose::Recovery(read) => self.recovery_read(at, read, answer),
+            Purpose::Expiry(read) => self.expiry_read(at, read, answer),
         }
     }
 

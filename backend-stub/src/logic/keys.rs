@@ -109,6 +109,15 @@ pub fn kv(owner: u64, kind: u8, name: &[u8]) -> Vec<u8> {
     key
 }
 
+/// Before every key of an owner.
+pub fn first_of(section: u16, owner: u64) -> Key {
+    Key::new(section, owner, 0)
+}
+
+pub fn owner(key: &[u8]) -> Option<u64> {
+    key.get(2..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
 /// The number at the end of a key of kind L, B, G, D or X.
 pub fn last_number(key: &[u8]) -> Option<u64> {
     key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))

@@ -61,6 +61,17 @@ pub const PAGE_ROWS: u32 = 512;
 /// A duty that could not be applied for this long goes to the dead letters.
 pub const DUTY_LIFETIME_MS: u64 = 7 * 24 * 3600 * 1000;
 
+/// Reads that the walk for expired ids of uploads makes in a step of the sweep. Two a user: a million
+/// users take four hours.
+pub const EXPIRY_READS: u32 = 64;
+
+/// Ids that are deleted of one user in a pass of that walk; with `EXPIRY_READS`, at most 270 KB of deletes
+/// a step. The next pass takes the others.
+pub const EXPIRY_ROWS: u32 = 256;
+
+/// The walk rests so long after each pass.
+pub const EXPIRY_REST_MS: u64 = 3600 * 1000;
+
 /// Duties that the recovery reads of one section at once.
 pub const RECOVERY_ROWS: u32 = 1024;
 

@@ -4,6 +4,7 @@
 mod api;
 mod append;
 mod core;
+mod expiry;
 mod groups;
 mod hot;
 mod keys;

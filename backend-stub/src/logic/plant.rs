@@ -14,6 +14,8 @@ pub(super) enum Fault {
     DropDuty,
     /// The number of a failed row is given again.
     NumberTwice,
+    /// Ids of uploads are forgotten while they can be repeated.
+    ExpireEarly,
 }
 
 #[cfg(not(test))]

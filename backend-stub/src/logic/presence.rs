@@ -260,6 +260,7 @@ impl Core {
         self.to_load.append(&mut self.presence.load_again);
         self.read_groups_again();
         self.recover_again();
+        self.expire_uploads(at);
         self.sweep_step(at);
     }
 

@@ -208,3 +208,42 @@ fn a_duty_from_before_its_lifetime_is_a_dead_letter() {
     assert_eq!(world.core.counters().dead_letters, 1);
     assert!(world.log(2, 0).is_empty());
 }
+
+#[test]
+fn ids_of_uploads_are_forgotten_after_their_memory_and_never_before() {
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+    let mut world = World::new(3, 0);
+    let ids = |world: &World| world.store.rows().filter(|(key, _)| key[10] == keys::UPLOAD).count();
+    let first = world.at.unix_ms;
+    for (index, user) in (1..=40u64).enumerate() {
+        world.send(user, user + 1, [index as u8; 10], "old");
+    }
+    world.run();
+    world.at.unix_ms += 3 * DAY_MS;
+    world.send(1, 2, [200; 10], "newer");
+    world.run();
+    assert_eq!(ids(&world), 41);
+    // A moment before the first would be refused: a whole pass forgets nothing, and a repeat is known.
+    world.at.unix_ms = first + proto_wire::limits::UPLOAD_MEMORY_MS - 600_000;
+    world.pass(120_000);
+    assert_eq!(ids(&world), 41);
+    let repeat = |world: &mut World| {
+        let token = world.token();
+        let id = Bytes::copy_from_slice(&UploadId::new(first, [0; 10]).0);
+        world.core.send(world.at, token, 1, &pb::SendRequest { id, to: 2, text: "old".to_owned() });
+        world.run();
+        token
+    };
+    let token = repeat(&mut world);
+    assert!(world.sent(token).repeated);
+    // Beyond it the old ones go, the newer one stays, and the repeat is refused, not applied again.
+    world.at.unix_ms += DAY_MS;
+    world.pass(2 * 3600 * 1000);
+    assert_eq!(ids(&world), 1);
+    assert_eq!(world.core.counters().uploads_expired, 40);
+    world.crash();
+    world.run();
+    let token = repeat(&mut world);
+    assert_eq!(world.error(token).code, Code::Expired);
+    assert_eq!(world.log(2, 0).len(), 3);
+}
