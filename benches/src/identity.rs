@@ -35,7 +35,7 @@ impl Identities {
     }
 
     pub fn user(&self, phone: u32) -> u64 {
-        u64::from(self.run) << PHONES_BITS | u64::from(phone) + 1
+        (u64::from(self.run) << PHONES_BITS) | (u64::from(phone) + 1)
     }
 
     /// The phone of a user; none: not of this run.
