@@ -63,6 +63,10 @@ pub const RADIO_TAIL_MS: u64 = 5_000;
 /// News of class `soon` waits for a frame of the phone at most this long.
 pub const SOON_WINDOW_MS: u64 = 2_000;
 
+/// Blocks of memory from this size on are mapped by themselves: a slab's chunk is larger, so that a storm's memory goes
+/// back.
+pub const MAPPED_APART_BYTES: u32 = 128 * 1024;
+
 /// Buffers kept for sends, and the largest that is kept.
 pub const SPARE_BUFFERS: usize = 64;
 pub const SPARE_BUFFER_BYTES_MAX: usize = 8 * 1024;

@@ -8,7 +8,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use gateway_ring::{ListenError, ListenOptions, available_cores, listener, probe};
+use gateway_ring::{ListenError, ListenOptions, available_cores, listener, map_large_blocks_apart, probe};
 use proto_wire_token::Verifier;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -98,6 +98,7 @@ async fn bind_admin(addr: SocketAddr) -> Result<TcpListener> {
 
 fn start(config: Config, admin: SocketAddr) -> Result<Running> {
     probe()?;
+    map_large_blocks_apart(limits::MAPPED_APART_BYTES);
     let descriptors = tuning::raise_descriptor_limit().unwrap_or(1024);
     let cores = if config.cores.is_empty() { available_cores() } else { config.cores.clone() };
     let connections = config.max_connections as u64;

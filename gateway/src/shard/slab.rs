@@ -5,6 +5,7 @@ use crate::session::Session;
 
 /// Sessions of a chunk: 192 KiB, so that the allocator maps it by itself and gives it back.
 pub const CHUNK: usize = 2048;
+const _: () = assert!(CHUNK * size_of::<Session>() > crate::limits::MAPPED_APART_BYTES as usize);
 
 struct Chunk {
     sessions: Box<[Session]>,
