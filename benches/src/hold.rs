@@ -83,6 +83,8 @@ pub struct ServerCost {
     pub cpu_us_per_heartbeat: Option<f64>,
     pub rss_bytes: Option<u64>,
     pub rss_bytes_after_warm_up: Option<u64>,
+    /// After all phones had left.
+    pub rss_bytes_after_all_left: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -104,6 +106,7 @@ impl HoldReport {
              {}: {} of user memory a connection ({} in all), {} of CPU a heartbeat\n\
              kernel:  {} a connection, {}\n\
              backend: {} a user\n\
+             memory of the gateway: {} after the warm-up, {} after all had left\n\
              {} beats answered after the last connect; {} phones without one\n{}",
             self.connections.held,
             self.connections.asked,
@@ -117,6 +120,8 @@ impl HoldReport {
             bytes(self.server.kernel_bytes_per_connection.map(|bytes| bytes as f64)),
             self.server.kernel_bytes_of,
             bytes(self.backend.user_bytes_per_connection),
+            bytes(self.server.rss_bytes_after_warm_up.map(|bytes| bytes as f64)),
+            bytes(self.server.rss_bytes_after_all_left.map(|bytes| bytes as f64)),
             self.heartbeats.answered,
             self.heartbeats.phones_without,
             self.generator.verdict,
@@ -242,6 +247,7 @@ pub fn run(options: &HoldOptions) -> Result<HoldReport, RunError> {
     let kernel = tuning::machine_memory().ok();
     let (threads, trouble) = (fleet.threads(), fleet.trouble());
     fleet.stop()?;
+    let after = rss_after_all_left(&mut session);
 
     let answered = at_end.beats_answered - at_start.beats_answered;
     let n = u64::from(asked);
@@ -275,11 +281,26 @@ pub fn run(options: &HoldOptions) -> Result<HoldReport, RunError> {
             cpu_us_per_heartbeat: share(cpu_us, answered),
             rss_bytes: rss(0),
             rss_bytes_after_warm_up: before.rss[0],
+            rss_bytes_after_all_left: after,
         },
         backend: BackendCost { user_bytes_per_connection: grown(1), rss_bytes: rss(1) },
         generator: Generator::judge(threads, &at_start, &at_end, 0, 0),
         host: session.host.clone(),
     })
+}
+
+/// The gateway's memory once it no longer falls: 100 000 ends take it a while.
+fn rss_after_all_left(session: &mut Session) -> Option<u64> {
+    let mut before = u64::MAX;
+    for _ in 0..limits::SETTLE_ROUNDS_MAX {
+        thread::sleep(Duration::from_millis(limits::SETTLE_MS));
+        let now = session.usage()[0]?.rss_bytes;
+        if now >= before {
+            return Some(now);
+        }
+        before = now;
+    }
+    Some(before)
 }
 
 /// What there was before the phones came.

@@ -123,6 +123,7 @@ fn hold() {
             cpu_us_per_heartbeat: Some(4.0),
             rss_bytes: Some(5),
             rss_bytes_after_warm_up: Some(6),
+            rss_bytes_after_all_left: Some(6),
         },
         backend: hold::BackendCost { user_bytes_per_connection: Some(7.0), rss_bytes: Some(8) },
         generator: generator(),

@@ -89,6 +89,8 @@ pub const WARM_UP_CONNECTIONS: u32 = 1_000;
 
 /// How long the gateway gets to let go of the warm-up's memory.
 pub const SETTLE_MS: u64 = 1_500;
+/// Looks at a server's memory until it no longer falls.
+pub const SETTLE_ROUNDS_MAX: usize = 20;
 
 /// A search for the highest rate begins here and gives up beyond the second.
 pub const SEARCH_FROM: f64 = 1_000.0;
