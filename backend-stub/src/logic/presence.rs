@@ -17,6 +17,8 @@ pub(super) struct Presence {
     /// Gateways by place; 0 is never used.
     gateways: Vec<Option<Gateway>>,
     places: AHashMap<u64, u16>,
+    /// Leases given so far.
+    leases: u64,
     reports: AHashMap<u64, Report>,
     next_report: u64,
     /// Sweeps that ended, wrapping.
@@ -34,6 +36,8 @@ pub(super) struct Presence {
 
 struct Gateway {
     id: u64,
+    /// Told in every reply: another one than before says that the routes of the one before are gone.
+    lease: u64,
     lease_until_ms: u64,
     /// The sweep in which its lease ended. Its routes are gone after the next one.
     ended: Option<u16>,
@@ -57,13 +61,13 @@ impl Presence {
         gateway.ended.is_none().then_some(gateway.id)
     }
 
-    /// Renews the lease of a gateway process. `None`: there are too many.
-    fn renew(&mut self, id: u64, now_ms: u64) -> Option<u16> {
+    /// Renews the lease of a gateway process: its place and the lease. `None`: there are too many.
+    fn renew(&mut self, id: u64, now_ms: u64) -> Option<(u16, u64)> {
         let lease_until_ms = now_ms + limits::GATEWAY_LEASE_MS;
         if let Some(place) = self.places.get(&id) {
             let gateway = self.gateways[usize::from(*place)].as_mut()?;
             gateway.lease_until_ms = lease_until_ms;
-            return Some(*place);
+            return Some((*place, gateway.lease));
         }
         if self.gateways.is_empty() {
             self.gateways.push(None);
@@ -76,9 +80,11 @@ impl Presence {
         if place == self.gateways.len() {
             self.gateways.push(None);
         }
-        self.gateways[place] = Some(Gateway { id, lease_until_ms, ended: None });
+        self.leases += 1;
+        let lease = self.leases;
+        self.gateways[place] = Some(Gateway { id, lease, lease_until_ms, ended: None });
         self.places.insert(id, place as u16);
-        Some(place as u16)
+        Some((place as u16, lease))
     }
 
     /// Ends leases that ran out. Gives how many.
@@ -112,13 +118,13 @@ impl Presence {
 impl Core {
     /// What a shard says of its sessions. Routes are stored first, then the newest numbers are read.
     pub fn report(&mut self, at: At, token: u64, request: &pb::ReportRequest) {
-        let Some(gateway) = self.presence.renew(request.gateway, at.now_ms) else {
+        let Some((gateway, lease)) = self.presence.renew(request.gateway, at.now_ms) else {
             return self.refuse(token, Status::new(Code::Overloaded, "too many gateways"));
         };
         let Ok(shard) = u16::try_from(request.shard) else {
             return self.answer(token, Err(Status::invalid("a shard's number has 16 bits")));
         };
-        let mut reply = pb::ReportReply { backend: self.config.backend, ..Default::default() };
+        let mut reply = pb::ReportReply { backend: self.config.backend, lease, ..Default::default() };
         let mut stored = Vec::with_capacity(request.online.len());
         for online in &request.online {
             if online.user == 0

@@ -265,7 +265,7 @@ impl Link {
         let reply = if header.code() == Code::Ok { pb::ReportReply::decode(body).ok() } else { None };
         match reply {
             Some(reply) => {
-                self.reports.handle_acknowledged(reply.backend);
+                self.reports.handle_acknowledged(reply.backend, reply.lease);
                 down.reported(&reply);
             }
             None => self.reports.handle_failed(now_ms),

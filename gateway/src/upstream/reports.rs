@@ -31,8 +31,8 @@ pub struct Reports {
     in_flight: bool,
     last_sent_ms: u64,
     retry_at_ms: u64,
-    /// The backend process that the last acknowledgement came from.
-    backend: Option<u64>,
+    /// The backend process that the last acknowledgement came from, and the lease that it told.
+    known_there: Option<(u64, u64)>,
     /// Ends of sessions that were dropped unreported.
     pub dropped: u64,
 }
@@ -53,7 +53,7 @@ impl Reports {
             in_flight: false,
             last_sent_ms: 0,
             retry_at_ms: 0,
-            backend: None,
+            known_there: None,
             dropped: 0,
         }
     }
@@ -86,14 +86,17 @@ impl Reports {
         self.in_flight = false;
         self.last_sent_ms = 0;
         self.retry_at_ms = 0;
+        self.known_there = None;
         self.announce_from = Some(0);
     }
 
-    pub fn handle_acknowledged(&mut self, backend: u64) {
+    pub fn handle_acknowledged(&mut self, backend: u64, lease: u64) {
         self.in_flight = false;
         self.unacknowledged = None;
-        // Another process on the same connection: a proxy stands between.
-        if self.backend.replace(backend).is_some_and(|before| before != backend) {
+        // Another process on the same connection (a proxy stands between), or this gateway was silent for so long
+        // that its lease ended: nobody there knows its sessions.
+        let there = (backend, lease);
+        if self.known_there.replace(there).is_some_and(|before| before != there) {
             self.announce_from = Some(0);
         }
     }
@@ -232,7 +235,7 @@ mod tests {
         assert_eq!(decode(&reports.next(2, &mut Nobody)), first);
         reports.handle_connected();
         assert_eq!(decode(&reports.next(3, &mut Nobody)), first);
-        reports.handle_acknowledged(1);
+        reports.handle_acknowledged(1, 1);
         assert!(decode(&reports.next(4, &mut Nobody)).offline.is_empty());
     }
 
@@ -241,8 +244,22 @@ mod tests {
         let mut reports = Reports::new(7, 1);
         reports.handle_connected();
         reports.next(100, &mut Nobody);
-        reports.handle_acknowledged(1);
+        reports.handle_acknowledged(1, 1);
         assert_eq!(reports.due_ms(), 100 + limits::LEASE_RENEWAL_MS);
+    }
+
+    #[test]
+    fn after_a_lease_that_ended_all_sessions_are_announced_again() {
+        let mut reports = Reports::new(7, 1);
+        reports.handle_connected();
+        for lease in [5, 5] {
+            reports.next(100, &mut Nobody);
+            reports.handle_acknowledged(1, lease);
+            assert_eq!(reports.announce_from, None);
+        }
+        reports.next(200, &mut Nobody);
+        reports.handle_acknowledged(1, 6);
+        assert_eq!(reports.announce_from, Some(0));
     }
 
     #[test]
