@@ -77,9 +77,10 @@ impl Session {
     }
 
     fn admit(&self, call: &Call<'_>, owner: &impl Owner) -> Result<&'static Method, (Code, &'static str)> {
-        let method = services::method(call.method)
-            .filter(|method| method.access != Access::Internal)
-            .ok_or((Code::UnknownMethod, "there is no such method"))?;
+        let method = services::method(call.method).ok_or((Code::UnknownMethod, "there is no such method"))?;
+        if method.access == Access::Internal {
+            return Err((Code::Denied, "this method is not for phones"));
+        }
         if self.state == State::Anonymous && method.access != Access::Anonymous {
             return Err((Code::Denied, "this method needs a session with a token"));
         }

@@ -74,7 +74,7 @@ fn internal_and_unknown_methods_are_no_phones_business() {
     let mut session = live(&mut notes, Cursor::default());
     call(&mut session, &mut notes, 1, services::presence::REPORT.id).expect("answered");
     call(&mut session, &mut notes, 2, 0xffff).expect("answered");
-    assert_eq!(replies(&mut notes), [(1, Code::UnknownMethod), (2, Code::UnknownMethod)]);
+    assert_eq!(replies(&mut notes), [(1, Code::Denied), (2, Code::UnknownMethod)]);
     assert!(notes.calls.is_empty());
 }
 
