@@ -77,6 +77,7 @@ impl Shard {
             self.send_link(at);
         }
         self.close_replaced();
+        self.count_links();
     }
 
     /// When the first of the links has something to do.
@@ -94,7 +95,6 @@ impl Shard {
         self.link_io[at].rearm = true;
         self.rearm_link(at);
         self.with_book(at, |link, now_ms, book| link.handle_connected(now_ms, book));
-        self.count_links();
     }
 
     pub(super) fn handle_link_received(&mut self, completion: Completion) {
@@ -200,7 +200,6 @@ impl Shard {
             ring.close(Slot(slot), &all, Token::new(op::LINK_CLOSE, generation, slot))
         });
         self.with_link(at, |link, now_ms, down| link.handle_disconnected(now_ms, down));
-        self.count_links();
     }
 
     fn rearm_link(&mut self, at: usize) {
@@ -264,6 +263,10 @@ impl Shard {
 
     fn count_links(&self) {
         let up = self.link_io.iter().filter(|io| io.stage == Stage::Up).count();
-        self.desk.counters.upstream_up.set(up as u64);
+        let counters = &self.desk.counters;
+        counters.upstream_up.set(up as u64);
+        let links = || self.desk.links.iter().flatten();
+        counters.upstream_late.set(links().map(|link| link.caller.late_replies()).sum());
+        counters.offline_dropped.set(links().map(|link| link.reports.dropped).sum());
     }
 }

@@ -70,7 +70,7 @@ impl Shard {
         if let Some(session) = self.slab.current(slot, generation) {
             session.io &= !io::SENDING;
         }
-        self.drop_connection(slot, generation);
+        self.end(slot, generation, Reason::Reset, "the kernel takes no send");
     }
 
     pub(super) fn handle_sent(&mut self, completion: Completion) {

@@ -138,7 +138,7 @@ fn who_is_behind_is_told_and_who_was_replaced_is_closed() {
 fn a_session_that_was_replaced_elsewhere_is_closed_by_news() {
     let stage = Stage::new();
     let mut backend = stage.backend.accept();
-    let mut phone = Phone::welcomed(stage.listen, &stage.token(5));
+    let phone = Phone::welcomed(stage.listen, &stage.token(5));
     let online = next_online(&mut backend);
     let gone = pb::Replaced { slot: online.slot, generation: online.generation + 1 };
     let here = pb::Replaced { slot: online.slot, generation: online.generation };
@@ -222,7 +222,7 @@ fn a_backend_that_breaks_the_protocol_is_left_and_phones_stay() {
 fn without_a_backend_connections_stay_and_calls_end_within_their_deadline() {
     let stage = Stage::new();
     let mut phone = Phone::welcomed(stage.listen, &stage.token(5));
-    let backend = stage.backend.accept();
+    let mut backend = stage.backend.accept();
     wait_for("it is up", &stage.counters.upstream_up, 1);
     // It hangs: it takes the call and never answers.
     let mut out = Vec::new();
@@ -232,6 +232,11 @@ fn without_a_backend_connections_stay_and_calls_end_within_their_deadline() {
     let (id, status, text) = phone.reply();
     assert_eq!((id, Code(status)), (1, Code::Deadline));
     assert!(!text.is_empty());
+    // The answer comes after all: too late for the phone, and no misbehaviour.
+    let (call, _) = backend.call();
+    backend.answer(&call, b"y");
+    wait_for("it is counted", &stage.counters.upstream_late, 1);
+    assert_eq!(stage.counters.upstream_misbehaved.value(), 0);
     drop(backend);
     phone.beats();
 }
