@@ -101,7 +101,7 @@ impl Core {
         user.pins += 1;
         let id = user.id;
         let section = section_of(id);
-        let row = Row { prev, replaced: user.replaced, body };
+        let row = Row { prev, replaced: user.replaced, marks: user.marks, body };
         self.scratch.clear();
         row.encode(number, &mut self.scratch);
         self.put_scratch(section, &keys::row(id, number));
@@ -189,6 +189,7 @@ impl Core {
             user.head = number;
             user.visible = number;
             user.replaced = row.replaced;
+            user.marks = row.marks;
         }
         let latest = uploads.rows.first().and_then(|(key, _)| key.last_chunk::<16>());
         user.last_upload_ms = latest.map_or(0, |id| UploadId(*id).created_ms());

@@ -11,7 +11,7 @@ use super::api::At;
 use super::append::Waiting;
 use super::core::{Core, Effect, Purpose};
 use super::outbox::{Duty, Fanout, Task};
-use super::values::{Body, BodyHead, GroupMeta, RowBody, StoredDuty, StoredTask};
+use super::values::{Body, BodyHead, GroupMeta, Kind, RowBody, StoredDuty, StoredTask};
 use super::{keys, limits};
 use crate::storage::{Query, ReadError, Rows};
 
@@ -191,7 +191,7 @@ impl Core {
     /// The commit that would have made a group failed: it is not there.
     pub(super) fn undo_fanout(&mut self, fanout: &Fanout) {
         self.counters.duties -= 1;
-        let is_birth = fanout.body.split().is_ok_and(|(head, _)| head.group_state && head.version == 1);
+        let is_birth = fanout.body.split().is_ok_and(|(head, _)| head.kind == Kind::Group && head.version == 1);
         if let (true, Some(group)) = (is_birth, self.groups.groups.get_mut(&fanout.group)) {
             group.members = None;
         }
@@ -320,7 +320,7 @@ impl Core {
 
 /// The change that tells members of their group. It is the item 1 of the group.
 fn state_body(group: u64, meta: &GroupMeta) -> Body {
-    let head = BodyHead { deleted: false, group_state: true, origin: group, item: 1, version: meta.version };
+    let head = BodyHead { deleted: false, kind: Kind::Group, origin: group, item: 1, version: meta.version };
     let state =
         pb::GroupState { group, name: meta.name.clone(), members: meta.members.clone(), owner: meta.owner };
     Body::encode(head, &state)

@@ -93,7 +93,7 @@ mod tests {
             hot.put_row(
                 7,
                 number,
-                Row { prev: number - 1, replaced: 0, body: RowBody::Group { group: 9, number } },
+                Row { prev: number - 1, replaced: 0, marks: 0, body: RowBody::Group { group: 9, number } },
             );
             assert!(hot.bytes() <= 10 * ENTRY_BYTES);
         }

@@ -10,6 +10,10 @@
 //!   B  body of a group's message     group's number u64 BE
 //!   D  duty to deliver (owner 0)     sequence u64 BE
 //!   X  dead letter (owner 0)         created u64 BE, sequence u64 BE
+//!   C  what a user keeps of a peer   peer u64 BE (the user itself: profile, settings, devices)
+//!   M  a moment of an author         number u64 BE
+//!   E  what was said to a moment     number u64 BE, from u64 BE, number there u64 BE
+//!   Q  memory of an author's moments author u64 BE
 //!   other kinds: the small key-value area (accounts: A), name
 //! ```
 //!
@@ -31,11 +35,19 @@ pub const GROUP: u8 = b'G';
 pub const BODY: u8 = b'B';
 pub const DUTY: u8 = b'D';
 pub const DEAD: u8 = b'X';
+pub const PEER: u8 = b'C';
+pub const MOMENT: u8 = b'M';
+pub const SAID: u8 = b'E';
+pub const SEEN: u8 = b'Q';
 
-/// A key without an allocation. The longest is that of an item or an upload: 27 bytes.
+/// All kinds that the core itself writes; others are the key-value area's.
+pub const KINDS: &[u8] =
+    &[ROW, ITEM, UPLOAD, ORIGIN, GROUP, BODY, DUTY, DEAD, PEER, MOMENT, SAID, SEEN];
+
+/// A key without an allocation. The longest is that of what was said to a moment: 35 bytes.
 #[derive(Clone, Copy)]
 pub struct Key {
-    bytes: [u8; 32],
+    bytes: [u8; 36],
     length: u8,
 }
 
@@ -49,7 +61,7 @@ impl Deref for Key {
 
 impl Key {
     fn new(section: u16, owner: u64, kind: u8) -> Self {
-        let mut bytes = [0; 32];
+        let mut bytes = [0; 36];
         bytes[..2].copy_from_slice(&section.to_be_bytes());
         bytes[2..10].copy_from_slice(&owner.to_be_bytes());
         bytes[10] = kind;
@@ -102,6 +114,24 @@ pub fn dead(section: u16, created_ms: u64, sequence: u64) -> Key {
     Key::new(section, 0, DEAD).number(created_ms).number(sequence)
 }
 
+pub fn peer(user: u64, peer: u64) -> Key {
+    Key::new(section_of(user), user, PEER).number(peer)
+}
+
+pub fn moment(author: u64, number: u64) -> Key {
+    Key::new(section_of(author), author, MOMENT).number(number)
+}
+
+/// What `from` said under its own `number` to a moment.
+pub fn said(author: u64, moment: u64, from: u64, number: u64) -> Key {
+    Key::new(section_of(author), author, SAID).number(moment).number(from).number(number)
+}
+
+/// Up to which change of an author's moments a contact was told.
+pub fn seen(contact: u64, author: u64) -> Key {
+    Key::new(section_of(contact), contact, SEEN).number(author)
+}
+
 /// A key of the small key-value area.
 pub fn kv(owner: u64, kind: u8, name: &[u8]) -> Vec<u8> {
     let mut key = Key::new(section_of(owner), owner, kind).to_vec();
@@ -118,7 +148,7 @@ pub fn owner(key: &[u8]) -> Option<u64> {
     key.get(2..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
-/// The number at the end of a key of kind L, B, G, D or X.
+/// The number at the end of a key of kind L, B, G, D, X, C, M or E.
 pub fn last_number(key: &[u8]) -> Option<u64> {
     key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }

@@ -9,10 +9,6 @@ use super::core::{Core, Effect, Purpose};
 use super::{keys, limits};
 use crate::storage::{Query, ReadError, Rows};
 
-/// Kinds of keys that the core itself writes.
-const TAKEN: &[u8] =
-    &[keys::ROW, keys::ITEM, keys::UPLOAD, keys::ORIGIN, keys::GROUP, keys::BODY, keys::DUTY, keys::DEAD];
-
 impl Core {
     pub fn kv_get(&mut self, token: u64, key: KvKey) {
         if self.kv_checked_key(token, &key, 0) {
@@ -42,7 +38,7 @@ impl Core {
 
     fn kv_checked_key(&mut self, token: u64, key: &KvKey, value_bytes: usize) -> bool {
         let fits = key.name.len() <= limits::MAX_KV_NAME_BYTES && value_bytes <= limits::MAX_KV_VALUE_BYTES;
-        if fits && !TAKEN.contains(&key.kind) {
+        if fits && !keys::KINDS.contains(&key.kind) {
             return true;
         }
         self.answer(token, Err(Status::invalid("this name or value cannot be stored")));

@@ -52,7 +52,7 @@ impl PageWriter {
         if head.deleted {
             out.extend_from_slice(&[0x20, 1]);
         } else {
-            out.push(if head.group_state { 0x32 } else { 0x2a });
+            out.push(head.kind.tag());
             encode_varint(message.len() as u64, out);
             out.extend_from_slice(message);
         }
@@ -111,7 +111,7 @@ pub fn parse_snapshot_place(log_epoch: u32, place: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logic::values::BodyHead;
+    use crate::logic::values::{BodyHead, Kind};
     use proptest::prelude::*;
     use prost::Message as _;
     use proto_wire::pb;
@@ -126,15 +126,15 @@ mod tests {
             for (number, item, origin, text, kind) in changes {
                 let (body, version, deleted, content) = match kind % 3 {
                     0 => {
-                        let message = pb::Message { from: origin, to: 5, sent_ms: 6, text: text.clone(), group_number: 0 };
+                        let message = pb::Message { from: origin, to: 5, sent_ms: 6, text: text.clone(), ..Default::default() };
                         (Body::message(item, origin, 5, 6, &text), 1, false, Some(pb::change::Body::Message(message)))
                     }
                     1 => {
                         let state = pb::GroupState { group: origin, name: text, members: vec![1, 2], owner: 1 };
-                        let head = BodyHead { deleted: false, group_state: true, origin, item, version: 9 };
+                        let head = BodyHead { deleted: false, kind: Kind::Group, origin, item, version: 9 };
                         (Body::encode(head, &state), 9, false, Some(pb::change::Body::Group(state)))
                     }
-                    _ => (Body::tombstone(origin, item, 3), 3, true, None),
+                    _ => (Body::tombstone(Kind::Post, origin, item, 3, &pb::Post::default()), 3, true, None),
                 };
                 writer.change(number, &body);
                 let item = Some(pb::ItemId { origin, number: item });

@@ -28,6 +28,8 @@ pub struct User {
     pub pins: u32,
     /// When the user was last touched, in sweeps, wrapping.
     pub touched: u16,
+    /// What every row carries on (`values::mark`).
+    pub marks: u8,
     pub loaded: bool,
     /// Stands in the list of users with news.
     pub has_news: bool,

@@ -1,11 +1,16 @@
 //! The values of the store: compact, little-endian, a version byte first.
 //!
 //! ```text
-//! row      1, 0, number - prev, replaced, BODY                     own body
-//!          1, 1, number - prev, replaced, group u64, group number  body of a group, stored once a section
-//! BODY     flags (1 deleted, 2 a group's state), origin u64, item number, version, protobuf of the body
-//! upload   1, kind (0 send, 1 group), hash 16, number or group u64, time u64
+//! row      1, flags, number - prev, replaced, BODY                     own body
+//!          1, flags, number - prev, replaced, group u64, group number  body of a group, stored once a section
+//!          flags: 1 the body is a group's; the user's marks above it (`mark`), as they were from this row on
+//! BODY     flags, origin u64, item number, version, protobuf of the body
+//!          flags: 1 deleted; above it the kind: its field in `Change.body`, less 5
+//! upload   1, kind (0 change, 1 group), hash 16, number or group u64, time u64
 //! duty     1, kind, created u64, ...
+//! peer     1, newest row's number, version, protobuf of `Peer`, or of `Me` for the user itself
+//! moment   1, flags (1 withdrawn), newest row's number
+//! said     1, protobuf of `Comment`
 //! group    1, owner u64, version, name length, name, count, members u64 each
 //! origin   1, number
 //! item     1, newest number, version
@@ -21,7 +26,58 @@ use prost::encoding::{decode_varint, encode_varint};
 const VERSION: u8 = 1;
 
 const DELETED: u8 = 1;
-const GROUP_STATE: u8 = 2;
+
+const GROUP_ROW: u8 = 1;
+
+/// What stands in every row of a user since it became true, so that whoever reads the tail of a log knows.
+pub mod mark {
+    /// The user has blocked somebody at some time: what comes from others is checked against the peer.
+    pub const BLOCKS: u8 = 1;
+    /// The user has logged a device out at some time: calls are checked against the list of devices.
+    pub const DEVICES: u8 = 2;
+    /// Both: what a row may carry.
+    pub const ALL: u8 = BLOCKS | DEVICES;
+}
+
+/// What a body is: the field of `Change.body` that its protobuf goes into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    Message = 5,
+    Group = 6,
+    Peer = 7,
+    Event = 8,
+    Post = 9,
+    PostRef = 10,
+    Comment = 11,
+    Me = 12,
+}
+
+impl Kind {
+    const ALL: [Kind; 8] = [
+        Kind::Message,
+        Kind::Group,
+        Kind::Peer,
+        Kind::Event,
+        Kind::Post,
+        Kind::PostRef,
+        Kind::Comment,
+        Kind::Me,
+    ];
+
+    fn bits(self) -> u8 {
+        (self as u8 - Kind::Message as u8) << 1
+    }
+
+    fn from_bits(flags: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(flags >> 1)).copied()
+    }
+
+    /// The tag of its field, length-delimited.
+    pub fn tag(self) -> u8 {
+        (self as u8) << 3 | 2
+    }
+}
 
 /// A value that this program cannot read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +91,8 @@ pub struct Row {
     pub prev: u64,
     /// The highest number, up to this one, of a row that gave an item a second or later version.
     pub replaced: u64,
+    /// The user's marks, from this row on.
+    pub marks: u8,
     pub body: RowBody,
 }
 
@@ -47,7 +105,8 @@ pub enum RowBody {
 impl Row {
     pub fn encode(&self, number: u64, out: &mut Vec<u8>) {
         out.push(VERSION);
-        out.push(matches!(self.body, RowBody::Group { .. }) as u8);
+        let is_group = matches!(self.body, RowBody::Group { .. });
+        out.push(if is_group { GROUP_ROW } else { 0 } | self.marks << 1);
         encode_varint(number - self.prev, out);
         encode_varint(self.replaced, out);
         match &self.body {
@@ -63,15 +122,19 @@ impl Row {
         let mut rest = value.clone();
         let bad = || Malformed("row");
         version(&mut rest, "row")?;
-        let kind = byte(&mut rest, "row")?;
+        let flags = byte(&mut rest, "row")?;
+        let marks = flags >> 1;
+        if marks & !mark::ALL != 0 {
+            return Err(bad());
+        }
         let prev = number.checked_sub(varint(&mut rest, "row")?).ok_or_else(bad)?;
         let replaced = varint(&mut rest, "row")?;
-        let body = match kind {
-            0 => RowBody::Own(Body::parse(rest)?),
-            1 => RowBody::Group { group: u64_le(&mut rest, "row")?, number: varint(&mut rest, "row")? },
-            _ => return Err(bad()),
+        let body = if flags & GROUP_ROW == 0 {
+            RowBody::Own(Body::parse(rest)?)
+        } else {
+            RowBody::Group { group: u64_le(&mut rest, "row")?, number: varint(&mut rest, "row")? }
         };
-        Ok(Self { prev, replaced, body })
+        Ok(Self { prev, replaced, marks, body })
     }
 }
 
@@ -83,7 +146,7 @@ pub struct Body(pub Bytes);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BodyHead {
     pub deleted: bool,
-    pub group_state: bool,
+    pub kind: Kind,
     pub origin: u64,
     pub item: u64,
     pub version: u64,
@@ -92,7 +155,7 @@ pub struct BodyHead {
 impl Body {
     fn with_head(head: BodyHead, room: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(24 + room);
-        out.push(if head.deleted { DELETED } else { 0 } | if head.group_state { GROUP_STATE } else { 0 });
+        out.push(if head.deleted { DELETED } else { 0 } | head.kind.bits());
         out.put_u64_le(head.origin);
         encode_varint(head.item, &mut out);
         encode_varint(head.version, &mut out);
@@ -101,7 +164,7 @@ impl Body {
 
     /// A message as its sender writes it first: the group's number is not known yet.
     pub fn message(item: u64, from: u64, to: u64, sent_ms: u64, text: &str) -> Self {
-        let head = BodyHead { deleted: false, group_state: false, origin: from, item, version: 1 };
+        let head = BodyHead { deleted: false, kind: Kind::Message, origin: from, item, version: 1 };
         let mut out = Self::with_head(head, 32 + text.len());
         for (tag, value) in [(0x09, from), (0x11, to), (0x19, sent_ms)] {
             out.push(tag);
@@ -132,10 +195,9 @@ impl Body {
         Self(out.into())
     }
 
-    /// Nothing deletes items yet; readers of pages know it already.
-    #[cfg(test)]
-    pub fn tombstone(origin: u64, item: u64, version: u64) -> Self {
-        Self(Self::with_head(BodyHead { deleted: true, group_state: false, origin, item, version }, 0).into())
+    /// An item that is gone. What stays of it is for the server only.
+    pub fn tombstone(kind: Kind, origin: u64, item: u64, version: u64, rest: &impl prost::Message) -> Self {
+        Self::encode(BodyHead { deleted: true, kind, origin, item, version }, rest)
     }
 
     /// Accepts bytes whose head can be read.
@@ -150,7 +212,7 @@ impl Body {
         let flags = byte(&mut rest, "body")?;
         let head = BodyHead {
             deleted: flags & DELETED != 0,
-            group_state: flags & GROUP_STATE != 0,
+            kind: Kind::from_bits(flags).ok_or(Malformed("body"))?,
             origin: u64_le(&mut rest, "body")?,
             item: varint(&mut rest, "body")?,
             version: varint(&mut rest, "body")?,
@@ -301,6 +363,54 @@ impl StoredDuty {
     }
 }
 
+/// What a user keeps of a peer, or of itself: the newest state of that item, beside its row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept<M> {
+    /// The number of the row that has this state.
+    pub number: u64,
+    pub version: u64,
+    pub state: M,
+}
+
+impl<M: prost::Message + Default> Kept<M> {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
+        encode_varint(self.number, out);
+        encode_varint(self.version, out);
+        self.state.encode(out).expect("a Vec has room for any message");
+    }
+
+    pub fn decode(mut value: &[u8]) -> Result<Self, Malformed> {
+        const WHAT: &str = "peer";
+        version(&mut value, WHAT)?;
+        let (number, version) = (varint(&mut value, WHAT)?, varint(&mut value, WHAT)?);
+        let state = M::decode(value).map_err(|_| Malformed(WHAT))?;
+        Ok(Self { number, version, state })
+    }
+}
+
+/// What the author's side knows of a moment beside its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MomentHead {
+    /// The number of the row that has the newest version.
+    pub number: u64,
+    pub withdrawn: bool,
+}
+
+impl MomentHead {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&[VERSION, u8::from(self.withdrawn)]);
+        encode_varint(self.number, out);
+    }
+
+    pub fn decode(mut value: &[u8]) -> Result<Self, Malformed> {
+        const WHAT: &str = "moment";
+        version(&mut value, WHAT)?;
+        let withdrawn = byte(&mut value, WHAT)? != 0;
+        Ok(Self { number: varint(&mut value, WHAT)?, withdrawn })
+    }
+}
+
 /// A number as the only content of a value: origin memory.
 pub fn encode_number(number: u64, out: &mut Vec<u8>) {
     out.push(VERSION);
@@ -343,7 +453,7 @@ mod tests {
         #[test]
         fn a_message_is_the_protobuf_that_it_says(item: u64, from: u64, to: u64, sent_ms: u64, text: String, number: u64) {
             let body = Body::message(item, from, to, sent_ms, &text);
-            let expected = pb::Message { from, to, sent_ms, text, group_number: 0 };
+            let expected = pb::Message { from, to, sent_ms, text, ..Default::default() };
             prop_assert_eq!(message(&body), expected.clone());
             let numbered = body.numbered(number).unwrap();
             prop_assert_eq!(message(&numbered), pb::Message { group_number: number, ..expected });
@@ -355,7 +465,7 @@ mod tests {
         fn rows_and_duties_come_back(number in 1u64.., back in 1u64.., replaced: u64, group: u64, at: u64) {
             let prev = number - back.min(number);
             for body in [RowBody::Group { group, number: at }, RowBody::Own(Body::message(number, 1, 2, 3, "x"))] {
-                let row = Row { prev, replaced, body };
+                let row = Row { prev, replaced, marks: (at as u8) & mark::ALL, body };
                 let mut out = Vec::new();
                 row.encode(number, &mut out);
                 prop_assert_eq!(Row::decode(number, &out.into()), Ok(row));
@@ -375,10 +485,23 @@ mod tests {
         }
 
         #[test]
+        fn what_is_kept_of_a_peer_or_a_moment_comes_back(number: u64, version: u64, remark: String, withdrawn: bool) {
+            let kept = Kept { number, version, state: pb::Peer { remark, ..Default::default() } };
+            let mut out = Vec::new();
+            kept.encode(&mut out);
+            prop_assert_eq!(Kept::decode(&out), Ok(kept));
+            let head = MomentHead { number, withdrawn };
+            out.clear();
+            head.encode(&mut out);
+            prop_assert_eq!(MomentHead::decode(&out), Ok(head));
+        }
+
+        #[test]
         fn random_bytes_are_refused_or_read_but_never_a_panic(bytes: Vec<u8>, number: u64) {
             let shared = Bytes::from(bytes.clone());
             let _ = (Row::decode(number, &shared), Upload::decode(&bytes), GroupMeta::decode(&bytes));
             let _ = (StoredDuty::decode(&bytes), decode_number(&bytes), Body::parse(shared));
+            let _ = (Kept::<pb::Peer>::decode(&bytes), MomentHead::decode(&bytes));
         }
     }
 }

@@ -310,8 +310,8 @@ impl Talkers {
                 Some(pb::change::Body::Group(_)) => {
                     self.shared.group_states.fetch_add(1, Ordering::Relaxed);
                 }
-                None => {
-                    let what = "a deletion that nobody asked for";
+                _ => {
+                    let what = "a change that no phone of the bench made";
                     self.observations.push(Observation::Strange { receiver, what });
                 }
             }

@@ -54,7 +54,7 @@ pub(super) fn log_in(
     let password = options.password.clone().unwrap_or_else(|| format!("moorgate-{}", options.user));
     let name = options.user.clone();
     phone.connect(clock.now_ms());
-    let sign_up = pb::SignUpRequest { name: name.clone(), password: password.clone() };
+    let sign_up = pb::SignUpRequest { name: name.clone(), password: password.clone(), ..Default::default() };
     phone.call_method(&account::SIGN_UP, &sign_up, clock.now_ms());
     let mut is_second = false;
     loop {
@@ -77,7 +77,7 @@ pub(super) fn log_in(
                 // The name is taken: it may be this user's, with another first password.
                 PhoneEvent::Reply { status: Code::Exists, .. } if !is_second => {
                     is_second = true;
-                    let log_in = pb::LogInRequest { name: name.clone(), password: password.clone() };
+                    let log_in = pb::LogInRequest { name: name.clone(), password: password.clone(), ..Default::default() };
                     phone.call_method(&account::LOG_IN, &log_in, clock.now_ms());
                 }
                 PhoneEvent::Reply { status, body, .. } => {

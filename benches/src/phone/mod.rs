@@ -339,7 +339,7 @@ impl Talk {
                 let members: Vec<String> = group.members.iter().map(|&id| self.book.name(id)).collect();
                 self.say(&format!("-- you are in group {} with {}", group.name, members.join(", ")));
             }
-            None => {}
+            _ => {}
         }
     }
 
