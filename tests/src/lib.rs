@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod disk;
 pub mod fleet;
 pub mod history;
 pub mod limits;
