@@ -3,16 +3,13 @@
 use std::net::SocketAddr;
 
 use gateway_ring::{
-    BufferId, Cancel, ClientOptions, Completion, Errno, Family, Returned, Slot, StreamOptions, Token,
-    client_socket,
+    Cancel, ClientOptions, Completion, Errno, Family, Returned, Slot, StreamOptions, Token, client_socket,
 };
 use proto_wire::close::Reason;
 use proto_wire::rpc::caller::Action;
 
-use super::sessions::{Book, Down};
 use super::{Shard, op};
 use crate::limits;
-use crate::upstream::Link;
 
 /// Where the connection under a link stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,18 +51,18 @@ impl LinkIo {
 impl Shard {
     /// Asks for all connections.
     pub(super) fn start_links(&mut self) {
-        let now_ms = self.desk.now_ms;
+        let now_ms = self.table.desk.now_ms;
         for at in 0..self.link_io.len() {
-            self.desk.link(at).caller.start(now_ms);
+            self.table.desk.link(at).caller.start(now_ms);
         }
     }
 
     /// Runs timers, reports and actions of all links, then sends what the turn left for each.
     pub(super) fn run_links(&mut self) {
         for at in 0..self.link_io.len() {
-            self.with_link(at, |link, now_ms, down| link.handle_timeout(now_ms, down));
-            self.with_book(at, |link, now_ms, book| link.report(now_ms, book));
-            match self.desk.link(at).poll_action() {
+            self.table.with_link(at, |link, now_ms, down| link.handle_timeout(now_ms, down));
+            self.table.with_book(at, |link, now_ms, book| link.report(now_ms, book));
+            match self.table.desk.link(at).poll_action() {
                 Some(Action::Connect) => self.link_io[at].connect_wanted = true,
                 Some(Action::Disconnect(why)) => self.close_link(at, why),
                 None => {}
@@ -82,7 +79,7 @@ impl Shard {
 
     /// When the first of the links has something to do.
     pub(super) fn links_due_ms(&self) -> Option<u64> {
-        self.desk.links.iter().flatten().filter_map(|link| link.poll_timeout()).min()
+        self.table.desk.links.iter().flatten().filter_map(|link| link.poll_timeout()).min()
     }
 
     pub(super) fn handle_link_connected(&mut self, completion: &Completion) {
@@ -94,7 +91,7 @@ impl Shard {
         self.link_io[at].stage = Stage::Up;
         self.link_io[at].rearm = true;
         self.rearm_link(at);
-        self.with_book(at, |link, now_ms, book| link.handle_connected(now_ms, book));
+        self.table.with_book(at, |link, now_ms, book| link.handle_connected(now_ms, book));
     }
 
     pub(super) fn handle_link_received(&mut self, completion: Completion) {
@@ -110,7 +107,7 @@ impl Shard {
         }
         let result = match (completion.result, &completion.buffer) {
             (Ok(0), _) => Err("the backend closed the connection".to_owned()),
-            (Ok(_), Some(id)) => self.feed_link(at, id),
+            (Ok(_), Some(id)) => self.table.feed_link(at, self.link_buffers.bytes(id)),
             (Ok(_), None) | (Err(Errno::NO_BUFFERS), _) => Ok(()),
             (Err(_), _) => Err("the connection to the backend broke".to_owned()),
         };
@@ -120,7 +117,7 @@ impl Shard {
         }
         if let Err(why) = result {
             if misbehaved {
-                self.desk.counters.upstream_misbehaved.add(1);
+                self.table.desk.counters.upstream_misbehaved.add(1);
                 tracing::warn!(backend = %self.link_io[at].addr, "the backend broke the protocol: {why}");
             }
             self.close_link(at, &why);
@@ -136,11 +133,11 @@ impl Shard {
         };
         if let Returned::Sent(buf) = completion.returned
             && let Some(mut vec) = buf.into_vec()
-            && self.desk.link(at).out.capacity() == 0
+            && self.table.desk.link(at).out.capacity() == 0
             && vec.capacity() <= limits::LINK_BUFFER_BYTES_MAX
         {
             vec.clear();
-            self.desk.link(at).out = vec;
+            self.table.desk.link(at).out = vec;
         }
         if completion.result != Ok(asked as u32) {
             self.close_link(at, "the connection to the backend broke");
@@ -175,7 +172,7 @@ impl Shard {
             .and_then(|fd| self.ring.install(Slot(slot), fd).map_err(|error| error.to_string()));
         if let Err(why) = installed {
             tracing::warn!(backend = %addr, "no socket for the backend: {why}");
-            self.with_link(at, |link, now_ms, down| link.handle_disconnected(now_ms, down));
+            self.table.with_link(at, |link, now_ms, down| link.handle_disconnected(now_ms, down));
             return;
         }
         self.link_io[at].stage = Stage::Connecting;
@@ -190,7 +187,7 @@ impl Shard {
             return;
         }
         if io.stage == Stage::Up {
-            self.desk.counters.upstream_lost.add(1);
+            self.table.desk.counters.upstream_lost.add(1);
             tracing::warn!(backend = %io.addr, "the connection to a backend ended: {why}");
         }
         io.stage = Stage::Closing;
@@ -199,7 +196,7 @@ impl Shard {
             let all = [Cancel::AllOn(Slot(slot))];
             ring.close(Slot(slot), &all, Token::new(op::LINK_CLOSE, generation, slot))
         });
-        self.with_link(at, |link, now_ms, down| link.handle_disconnected(now_ms, down));
+        self.table.with_link(at, |link, now_ms, down| link.handle_disconnected(now_ms, down));
     }
 
     fn rearm_link(&mut self, at: usize) {
@@ -214,58 +211,32 @@ impl Shard {
 
     fn send_link(&mut self, at: usize) {
         let io = &mut self.link_io[at];
-        if io.stage != Stage::Up || io.sending || self.desk.link(at).out.is_empty() {
+        if io.stage != Stage::Up || io.sending || self.table.desk.link(at).out.is_empty() {
             return;
         }
         let (slot, generation) = (io.slot, io.generation);
-        let out = std::mem::take(&mut self.desk.link(at).out);
+        let out = std::mem::take(&mut self.table.desk.link(at).out);
         match self.ring.send(Slot(slot), out, Token::new(op::LINK_SEND, generation, slot)) {
             Ok(_) => self.link_io[at].sending = true,
             // Full queues: the next turn sends it.
             Err(refused) => {
-                self.desk.link(at).out = refused.buf.into_vec().unwrap_or_default();
+                self.table.desk.link(at).out = refused.buf.into_vec().unwrap_or_default();
                 self.hurry = true;
             }
         }
     }
 
-    fn feed_link(&mut self, at: usize, id: &BufferId) -> Result<(), String> {
-        let Self { link_buffers, desk, slab, wheel, replaced, .. } = self;
-        let mut link = desk.lend_link(at);
-        let (bytes, now_ms) = (link_buffers.bytes(id), desk.now_ms);
-        let result = link.handle_bytes(bytes, now_ms, &mut Down { desk, slab, wheel, replaced });
-        self.desk.take_back(at, link);
-        result
-    }
-
-    /// Runs a step of a link that may bring something down.
-    fn with_link(&mut self, at: usize, step: impl FnOnce(&mut Link, u64, &mut Down<'_>)) {
-        let Self { desk, slab, wheel, replaced, .. } = self;
-        let mut link = desk.lend_link(at);
-        let now_ms = desk.now_ms;
-        step(&mut link, now_ms, &mut Down { desk, slab, wheel, replaced });
-        self.desk.take_back(at, link);
-    }
-
-    /// Runs a step of a link that looks sessions up.
-    fn with_book(&mut self, at: usize, step: impl FnOnce(&mut Link, u64, &mut Book<'_>)) {
-        let mut link = self.desk.lend_link(at);
-        let links = self.link_io.len();
-        step(&mut link, self.desk.now_ms, &mut Book { slab: &mut self.slab, link: at, links });
-        self.desk.take_back(at, link);
-    }
-
     fn close_replaced(&mut self) {
-        for (slot, generation) in std::mem::take(&mut self.replaced) {
+        for (slot, generation) in self.table.take_replaced() {
             self.end(slot, generation, Reason::Replaced, "a newer connection of this device took over");
         }
     }
 
     fn count_links(&self) {
         let up = self.link_io.iter().filter(|io| io.stage == Stage::Up).count();
-        let counters = &self.desk.counters;
+        let counters = &self.table.desk.counters;
         counters.upstream_up.set(up as u64);
-        let links = || self.desk.links.iter().flatten();
+        let links = || self.table.desk.links.iter().flatten();
         counters.upstream_late.set(links().map(|link| link.caller.late_replies()).sum());
         counters.offline_dropped.set(links().map(|link| link.reports.dropped).sum());
     }

@@ -9,8 +9,9 @@ pub mod counters;
 mod links;
 mod receive;
 mod send;
-mod sessions;
-mod slab;
+pub mod sessions;
+pub mod slab;
+pub mod table;
 mod thread;
 mod turn;
 pub mod wheel;
@@ -34,8 +35,7 @@ use crate::upstream::Link;
 use counters::Counters;
 use links::LinkIo;
 use sessions::Desk;
-use slab::Slab;
-use wheel::Wheel;
+use table::Table;
 
 pub use thread::{ShardHandle, SpawnError, spawn};
 
@@ -142,15 +142,11 @@ pub struct Shard {
     pub(self) max_connections: u32,
     pub(self) phone_buffers: BufferRing,
     pub(self) link_buffers: BufferRing,
-    pub(self) slab: Slab,
-    pub(self) wheel: Wheel,
-    /// What sessions act on.
-    pub(self) desk: Desk,
+    /// The sessions, and what they act on.
+    pub(self) table: Table,
     pub(self) link_io: Vec<LinkIo>,
     /// Sessions whose receive waits for a buffer.
     pub(self) to_receive: VecDeque<(u32, u32)>,
-    /// Sessions that a newer connection of their device replaced.
-    pub(self) replaced: Vec<(u32, u32)>,
     pub(self) refusals: Vec<close::PendingRefusal>,
     pub(self) refusal_lines: SyncSender<RefusalLine>,
     pub(self) refusals_this_second: (u64, u32),
@@ -200,19 +196,16 @@ impl Shard {
             max_connections: config.max_connections,
             phone_buffers,
             link_buffers,
-            slab: Slab::default(),
-            wheel: Wheel::new(0),
-            desk: Desk::new(
+            table: Table::new(Desk::new(
                 config.gateway,
                 config.index,
                 config.limits,
                 config.verifier,
                 config.counters,
                 links,
-            ),
+            )),
             link_io,
             to_receive: VecDeque::new(),
-            replaced: Vec::new(),
             refusals: Vec::new(),
             refusal_lines: config.refusals,
             refusals_this_second: (0, 0),

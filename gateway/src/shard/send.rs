@@ -5,55 +5,30 @@ use gateway_ring::{Completion, Returned, SendBuf, Slot, Token};
 use proto_wire::close::Reason;
 
 use super::sessions::BEAT_FRAME;
+use super::table::Output;
 use super::{Shard, io, op};
 use crate::session::State;
 
 impl Shard {
     /// Sends what the turn left for each phone.
     pub(super) fn flush(&mut self) {
-        let mut dirty = std::mem::take(&mut self.desk.dirty);
-        for (slot, generation) in dirty.drain(..) {
-            if let Some(session) = self.slab.current(slot, generation) {
-                session.io &= !io::DIRTY;
+        let dirty = self.table.take_dirty();
+        for &(slot, generation) in &dirty {
+            if self.table.clear_dirty(slot, generation) {
                 self.send_waiting(slot, generation);
             }
         }
-        if self.desk.dirty.is_empty() && dirty.capacity() <= 4096 {
-            self.desk.dirty = dirty;
-        }
+        self.table.keep_dirty(dirty);
     }
 
     /// Starts the next send of a phone, unless one is in flight.
     fn send_waiting(&mut self, slot: u32, generation: u32) {
-        let Some(session) = self.slab.current(slot, generation) else { return };
-        if session.io & io::SENDING != 0 {
-            // Whoever is told goodbye has had its chance to read.
-            let too_much = self.desk.waiting_bytes(session) > self.desk.limits.out_queue_bytes;
-            if too_much && session.state() != State::Closing {
-                self.end(slot, generation, Reason::SlowReader, "the phone does not read");
-            }
-            return;
+        match self.table.take_output(slot, generation) {
+            Output::Nothing => {}
+            Output::TooMuch => self.end(slot, generation, Reason::SlowReader, "the phone does not read"),
+            Output::Beat => self.send(slot, generation, Bytes::from_static(BEAT_FRAME).into()),
+            Output::Bytes(out) => self.send(slot, generation, out.into()),
         }
-        let beat = session.io & io::BEAT != 0;
-        session.io &= !io::BEAT;
-        let mut out = match self.desk.extras.get_mut(session.extra as usize) {
-            Some(extra) => std::mem::take(&mut extra.out),
-            None => Vec::new(),
-        };
-        self.desk.counters.queued_bytes.add((out.len() as u64).wrapping_neg());
-        self.desk.release_extra(session);
-        let buf: SendBuf = match (out.is_empty(), beat) {
-            (true, false) => return,
-            (true, true) => Bytes::from_static(BEAT_FRAME).into(),
-            (false, beat) => {
-                if beat {
-                    out.extend_from_slice(BEAT_FRAME);
-                }
-                out.into()
-            }
-        };
-        session.io |= io::SENDING;
-        self.send(slot, generation, buf);
     }
 
     fn send(&mut self, slot: u32, generation: u32, mut buf: SendBuf) {
@@ -67,7 +42,7 @@ impl Shard {
             }
         }
         // The kernel takes nothing: the connection cannot be kept in step.
-        if let Some(session) = self.slab.current(slot, generation) {
+        if let Some(session) = self.table.slab.current(slot, generation) {
             session.io &= !io::SENDING;
         }
         self.end(slot, generation, Reason::Reset, "the kernel takes no send");
@@ -79,17 +54,17 @@ impl Shard {
         if let Returned::Sent(buf) = completion.returned {
             asked = buf.len();
             if let Some(vec) = buf.into_vec() {
-                self.desk.keep_buffer(vec);
+                self.table.desk.keep_buffer(vec);
             }
         }
-        let Some(session) = self.slab.current(slot, generation) else { return };
+        let Some(session) = self.table.slab.current(slot, generation) else { return };
         session.io &= !io::SENDING;
         let state = session.state();
         match completion.result {
             Ok(sent) if sent as usize == asked => {
-                self.desk.counters.sent_bytes.add(u64::from(sent));
+                self.table.desk.counters.sent_bytes.add(u64::from(sent));
                 self.send_waiting(slot, generation);
-                let done = self.slab.current(slot, generation).is_some_and(|s| s.io & io::SENDING == 0);
+                let done = self.table.slab.current(slot, generation).is_some_and(|s| s.io & io::SENDING == 0);
                 if state == State::Closing && done {
                     self.drop_connection(slot, generation);
                 }

@@ -8,9 +8,10 @@ use proto_wire::close::Reason;
 use proto_wire::frame;
 use proto_wire::pb;
 
+use super::table::Ran;
 use super::{Command, Shard, op};
 use crate::limits;
-use crate::session::{Owner, State, Timer};
+use crate::session::{Owner, State};
 
 /// Where a shard is in its own life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,24 +49,24 @@ impl Shard {
         self.flush();
         self.issue_receives();
         self.arm_accept();
-        self.desk.counters.turn(started.elapsed().as_micros() as u64);
+        self.table.desk.counters.turn(started.elapsed().as_micros() as u64);
         Ok(self.life != Life::Ended)
     }
 
     pub(super) fn read_clocks(&mut self) {
-        self.desk.now_ms = self.start.elapsed().as_millis() as u64;
-        self.desk.unix_ms =
+        self.table.desk.now_ms = self.start.elapsed().as_millis() as u64;
+        self.table.desk.unix_ms =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     }
 
     fn wait(&mut self) -> Duration {
-        if self.hurry || !self.desk.dirty.is_empty() {
+        if self.hurry || !self.table.desk.dirty.is_empty() {
             return Duration::ZERO;
         }
-        let now_ms = self.desk.now_ms;
+        let now_ms = self.table.desk.now_ms;
         let links_ms = self.links_due_ms().map(|at_ms| at_ms.saturating_sub(now_ms));
         let life_ms = (self.life != Life::Running).then_some(20);
-        let wait_ms = [self.wheel.next_ms(now_ms), links_ms, life_ms].into_iter().flatten().min();
+        let wait_ms = [self.table.wheel.next_ms(now_ms), links_ms, life_ms].into_iter().flatten().min();
         Duration::from_millis(wait_ms.unwrap_or(WAIT_MAX_MS).min(WAIT_MAX_MS))
     }
 
@@ -95,21 +96,13 @@ impl Shard {
     }
 
     fn run_timers(&mut self) {
-        let now_ms = self.desk.now_ms;
         for _ in 0..limits::TIMERS_OF_A_TURN_MAX {
-            let Some(slot) = self.wheel.pop(now_ms, &mut self.slab) else { return };
-            let Some(session) = self.slab.get_mut(slot) else { continue };
-            let generation = session.generation;
-            let wanted =
-                self.desk.with(&mut self.slab, &mut self.wheel, slot, generation, |session, desk| {
-                    session.handle_timer(now_ms, desk)
-                });
-            match wanted {
-                Some(Timer::At(at_ms)) => self.wheel.set(slot, at_ms, &mut self.slab),
-                Some(Timer::Close(refusal)) => {
+            match self.table.run_timer() {
+                Ran::Nothing => return,
+                Ran::Done => {}
+                Ran::Close { slot, generation, refusal } => {
                     self.end(slot, generation, refusal.reason, &refusal.text);
                 }
-                None => {}
             }
         }
         self.hurry = true;
@@ -121,10 +114,10 @@ impl Shard {
             match self.mailbox.try_recv() {
                 Ok(Command::Drain { over_ms }) => {
                     self.stop_accepting();
-                    self.life = Life::Draining { since_ms: self.desk.now_ms, over_ms, from: 0 };
+                    self.life = Life::Draining { since_ms: self.table.desk.now_ms, over_ms, from: 0 };
                 }
                 Ok(Command::Stop { grace_ms }) => self.stop(grace_ms),
-                Ok(Command::ReloadKeys(verifier)) => self.desk.verifier = verifier,
+                Ok(Command::ReloadKeys(verifier)) => self.table.desk.verifier = verifier,
                 Err(_) => return,
             }
         }
@@ -133,7 +126,9 @@ impl Shard {
     fn run_life(&mut self) {
         match self.life {
             Life::Draining { since_ms, over_ms, from } => self.drain(since_ms, over_ms, from),
-            Life::Stopping { until_ms } if self.slab.is_empty() || self.desk.now_ms >= until_ms => {
+            Life::Stopping { until_ms }
+                if self.table.slab.is_empty() || self.table.desk.now_ms >= until_ms =>
+            {
                 self.life = Life::Ended;
             }
             _ => {}
@@ -142,8 +137,8 @@ impl Shard {
 
     /// Tells phones to go, evenly over the time given.
     fn drain(&mut self, since_ms: u64, over_ms: u64, from: u32) {
-        let end = self.slab.end();
-        let passed_ms = self.desk.now_ms - since_ms;
+        let end = self.table.slab.end();
+        let passed_ms = self.table.desk.now_ms - since_ms;
         let due = match passed_ms >= over_ms {
             true => end,
             false => (u64::from(end) * passed_ms / over_ms.max(1)) as u32,
@@ -156,7 +151,7 @@ impl Shard {
     }
 
     fn send_away(&mut self, slot: u32) {
-        let Some(session) = self.slab.get_mut(slot) else { return };
+        let Some(session) = self.table.slab.get_mut(slot) else { return };
         let generation = session.generation;
         if matches!(session.state(), State::Closing | State::Hello) {
             return;
@@ -164,20 +159,20 @@ impl Shard {
         // Jitter: the slot spreads phones that are told in one turn.
         let reconnect_after_ms = slot.wrapping_mul(2_654_435_761) % 2_000;
         let goaway = pb::GoAway { reconnect_after_ms, to: String::new() };
-        self.desk.with(&mut self.slab, &mut self.wheel, slot, generation, |_, desk| {
+        self.table.with(slot, generation, |_, desk| {
             frame::put_message(desk.out(), frame::kind::GOAWAY, &goaway);
         });
     }
 
     fn stop(&mut self, grace_ms: u64) {
         self.stop_accepting();
-        for slot in 0..self.slab.end() {
-            if let Some(session) = self.slab.get_mut(slot) {
+        for slot in 0..self.table.slab.end() {
+            if let Some(session) = self.table.slab.get_mut(slot) {
                 let generation = session.generation;
                 self.end(slot, generation, Reason::GoingAway, "the gateway stops");
             }
         }
-        self.life = Life::Stopping { until_ms: self.desk.now_ms + grace_ms };
+        self.life = Life::Stopping { until_ms: self.table.desk.now_ms + grace_ms };
     }
 
     fn stop_accepting(&mut self) {
