@@ -19,11 +19,12 @@ use proto_wire::services::gateway;
 use proto_wire::status::{Code, Status};
 
 use crate::clock::Clock;
-use crate::logic::{Action, Answer, At, Core};
+use crate::logic::{Answer, At, Core};
 use crate::rpc::{Connection, Quiet};
 use crate::rt::{Signal, Waker};
 use crate::stats::Stats;
-use crate::storage::{ChangeLog, Completion, Full};
+use crate::storage::{ChangeLog, Completion};
+use crate::turn::{self, Outward};
 
 /// Shards of gateways that news go to. One connection each is the rule, and those have a lower bound.
 const MAX_LINKS: usize = 16_384;
@@ -174,36 +175,8 @@ impl Driver {
         let mut inner = self.inner.borrow_mut();
         let Inner { core, store, waiting, completions, notify_body } = &mut *inner;
         let Some(store) = store else { return false };
-        store.poll(completions);
-        for completion in completions.drain(..) {
-            core.handle_completion(at, completion);
-        }
-        while let Some(action) = core.poll_action(at) {
-            match action {
-                Action::Answer { token, answer } => waiting.end(token, answer),
-                Action::Submit { partition, batch } => {
-                    if let Err(Full(batch)) = store.submit(partition, batch) {
-                        let reason = "the store's queue is full".to_owned();
-                        completions.push(Completion::Failed { token: batch.token, reason });
-                    }
-                }
-                Action::Read { partition, read } => {
-                    if let Err(Full(read)) = store.read(partition, read) {
-                        let answer = Err(crate::storage::ReadError("its queue is full".to_owned()));
-                        completions.push(Completion::Read { token: read.token, answer });
-                    }
-                }
-                Action::Notify { token, gateway, shard, request } => {
-                    notify_body.clear();
-                    // A vector grows as needed: encoding into it cannot fail.
-                    let _ = request.encode(notify_body);
-                    if let Err(status) = self.notify(token, gateway, shard, notify_body, at) {
-                        core.handle_notify_result(at, token, Err(&status));
-                    }
-                }
-                Action::Log(line) => self.log(&line, at),
-            }
-        }
+        let mut outlets = Outlets { driver: self, waiting, notify_body, at };
+        turn::take(core, &mut **store, completions, at, &mut outlets);
         if !completions.is_empty() {
             self.turn.raise();
         }
@@ -224,6 +197,37 @@ impl Driver {
         if let Some(dropped) = self.quiet.admit(at.now_ms) {
             tracing::warn!(lines_kept_back = dropped, "{line}");
         }
+    }
+}
+
+/// Where a turn's words go.
+struct Outlets<'a> {
+    driver: &'a Driver,
+    waiting: &'a mut Waiting,
+    notify_body: &'a mut Vec<u8>,
+    at: At,
+}
+
+impl Outward for Outlets<'_> {
+    fn answer(&mut self, token: u64, answer: Result<Answer, Status>) {
+        self.waiting.end(token, answer);
+    }
+
+    fn notify(
+        &mut self,
+        token: u64,
+        gateway: u64,
+        shard: u16,
+        request: &pb::NotifyRequest,
+    ) -> Result<(), Status> {
+        self.notify_body.clear();
+        // A vector grows as needed: encoding into it cannot fail.
+        let _ = request.encode(self.notify_body);
+        self.driver.notify(token, gateway, shard, self.notify_body, self.at)
+    }
+
+    fn log(&mut self, line: &str) {
+        self.driver.log(line, self.at);
     }
 }
 

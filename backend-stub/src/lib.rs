@@ -14,3 +14,4 @@ pub mod rpc;
 pub mod rt;
 pub mod stats;
 pub mod storage;
+pub mod turn;

@@ -91,7 +91,10 @@ impl Core {
         }
         let ready =
             |(_, lane): &(_, &Lane)| !lane.due.is_empty() && lane.in_flight < limits::MAX_NOTIFIES_IN_FLIGHT;
-        let ready: Vec<(u16, u16)> = self.lanes.lanes.iter().filter(ready).map(|(key, _)| *key).collect();
+        let mut ready: Vec<(u16, u16)> =
+            self.lanes.lanes.iter().filter(ready).map(|(key, _)| *key).collect();
+        // In an order of their own, so that a run can be repeated.
+        ready.sort_unstable();
         for lane in ready {
             self.flush_lane(at, lane);
         }

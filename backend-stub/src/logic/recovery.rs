@@ -4,11 +4,10 @@
 //! Sections are scanned for duties. Messages that groups had numbered come first, so that nothing new of
 //! a group overtakes them; then the others, by section and sequence.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
 
-use ahash::AHashMap;
 use proto_wire::names::{SECTIONS, section_of};
 
 use super::api::{Action, At};
@@ -194,7 +193,8 @@ impl Core {
 
     /// Asks each partition for its share of a step's queries. They are given with their sections.
     fn gather(&mut self, step: Step, queries: Vec<(u16, Query)>) {
-        let mut parts: AHashMap<u16, Vec<usize>> = AHashMap::new();
+        // In order, so that a run can be repeated.
+        let mut parts: BTreeMap<u16, Vec<usize>> = BTreeMap::new();
         for (index, (section, _)) in queries.iter().enumerate() {
             parts.entry(self.partition(*section)).or_default().push(index);
         }

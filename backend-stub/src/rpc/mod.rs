@@ -5,6 +5,7 @@
 
 mod connection;
 pub mod limits;
+pub mod peer;
 mod quiet;
 mod server;
 
@@ -55,7 +56,7 @@ impl Call {
         self.identity.map_or(0, |identity| identity.device)
     }
 
-    /// Puts into the reply's header what a sync gave.
+    /// Puts into the reply's header up to where a page gave changes.
     pub fn set_given(&self, cursor: Cursor) {
         self.given.set(Some(cursor));
     }

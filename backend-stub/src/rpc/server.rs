@@ -10,7 +10,8 @@ use bytes::Bytes;
 use proto_wire::rpc::callee::Outcome;
 use proto_wire::status::{Code, Status};
 
-use super::connection::{Bad, Begun, Connection, Frame};
+use super::connection::Connection;
+use super::peer::{Bad, Begun, Frame};
 use super::{Call, Quiet, Service, limits};
 use crate::clock::Clock;
 use crate::rt::{self, Signal, Stream};
