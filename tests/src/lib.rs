@@ -15,6 +15,7 @@ pub mod history;
 pub mod limits;
 mod ports;
 mod process;
+pub mod sim;
 pub mod system;
 pub mod wire;
 mod workdir;

@@ -1,0 +1,32 @@
+//! Every bound of the simulator, and why.
+
+/// Lines that a failure shows.
+pub const LAST_LINES: usize = 60;
+
+/// Complaints kept in words.
+pub const COMPLAINTS_MAX: usize = 30;
+
+/// A run of the usual length has some 100 000 events; one that has this many goes in circles.
+pub const EVENTS_MAX: u64 = 20_000_000;
+
+/// How often the end of a run is looked for.
+pub const LOOK_EVERY_US: u64 = 500_000;
+
+/// After all is where it belongs time runs on: nothing may come that was not wanted.
+pub const AFTER_US: u64 = 5_000_000;
+
+/// Within this everything must have come when ends that were not noticed were made known: the longest back-off of a
+/// phone (60 s), its attempts (15 s each), two sweeps of the backend (60 s each), and as much again.
+pub const CALM_US: u64 = 400_000_000;
+
+/// What a phone's beat adds when it has to notice by itself that its path is dead.
+pub const BEATS: u64 = 3;
+
+/// Slots of a shard; phones are far fewer.
+pub const SLOTS: u32 = 4096;
+
+/// The wall clock at the beginning of every run: 2026-01-01.
+pub const UNIX_MS: u64 = 1_767_225_600_000;
+
+/// A machine's clock does not begin at 0.
+pub const START_US: u64 = 1_000_000;

@@ -1,0 +1,78 @@
+//! What all parts of a run share: the time, chance, what is to come, the network, and the record.
+
+use backend_stub::logic::At;
+
+use super::limits;
+use super::net::Conn;
+use super::plan::Plan;
+use super::plant::Plant;
+use super::queue::Queue;
+use super::random::Random;
+use super::trace::Trace;
+use crate::history::History;
+
+/// The world around the machines.
+#[derive(Debug)]
+pub struct Shared {
+    pub now_us: u64,
+    pub random: Random,
+    pub queue: Queue,
+    pub conns: Vec<Conn>,
+    pub plan: Plan,
+    pub plant: Option<Plant>,
+    pub trace: Trace,
+    /// What was sent, acknowledged and applied.
+    pub history: History,
+    /// What is wrong beyond that.
+    pub complaints: Vec<String>,
+    /// Load and faults are over.
+    pub is_calm: bool,
+}
+
+impl Shared {
+    pub fn new(seed: u64, plan: Plan, prints: bool) -> Self {
+        Self {
+            now_us: limits::START_US,
+            random: Random::new(seed),
+            queue: Queue::default(),
+            conns: Vec::new(),
+            plan,
+            plant: None,
+            trace: Trace::new(prints),
+            history: History::default(),
+            complaints: Vec::new(),
+            is_calm: false,
+        }
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        self.now_us / 1000
+    }
+
+    pub fn unix_ms(&self) -> u64 {
+        limits::UNIX_MS + self.now_ms()
+    }
+
+    pub fn at(&self) -> At {
+        At { now_ms: self.now_ms(), unix_ms: self.unix_ms() }
+    }
+
+    pub fn note(&mut self, template: &'static str, numbers: [u64; 3]) {
+        self.trace.note(self.now_us, template, numbers);
+    }
+
+    pub fn say(&mut self, words: String) {
+        self.trace.say(self.now_us, words);
+    }
+
+    pub fn complain(&mut self, words: String) {
+        self.trace.say(self.now_us, format!("WRONG: {words}"));
+        if self.complaints.len() < limits::COMPLAINTS_MAX {
+            self.complaints.push(words);
+        }
+    }
+
+    pub fn is_planted(&self, plant: Plant) -> bool {
+        self.plant == Some(plant)
+    }
+}
