@@ -33,6 +33,8 @@ pub fn open(dir: &Path) -> Result<IssuerKey, KeysError> {
         move |cause| KeysError::Io { path, cause }
     };
     DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(failed(dir))?;
+    // Its name too: a key that is gone after a power cut ends all tokens.
+    dir.parent().map_or(Ok(()), sync_directory).map_err(failed(dir))?;
     let (issuer, verify) = (dir.join(ISSUER), dir.join(VERIFY));
     let key = match fs::read_to_string(&issuer) {
         Ok(text) => {
@@ -70,7 +72,12 @@ fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&new, path)?;
-    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+fn sync_directory(dir: &Path) -> io::Result<()> {
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

@@ -185,6 +185,20 @@ fn a_newer_version_and_a_foreign_directory_are_refused_with_what_to_do() {
     assert!(matches!(Store::open(&dir.0, 1).err(), Some(OpenError::Foreign { .. })));
 }
 
+#[test]
+fn a_partition_that_is_gone_is_not_made_anew() {
+    let dir = Dir::new("missing");
+    drop(Store::open(&dir.0, 2).expect("a new directory"));
+    fs::rename(dir.0.join("p1"), dir.0.join("elsewhere")).unwrap();
+    let error = Store::open(&dir.0, 2).err().expect("half of it is gone");
+    assert!(matches!(error, OpenError::NoPartition { .. }) && error.to_string().contains("p1"), "{error}");
+    // As a power cut leaves it right after the store was made.
+    fs::rename(dir.0.join("elsewhere"), dir.0.join("p1.new")).unwrap();
+    let (mut store, opened) = Store::open(&dir.0, 2).expect("it is whole again");
+    assert!(!opened.created);
+    store.commit(1, batch(0));
+}
+
 fn journal(dir: &Path) -> PathBuf {
     fs::read_dir(dir.join("p0"))
         .unwrap()

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use proto_wire::phone::PhoneConfig;
 use proto_wire_token::IssuerKey;
 
+use crate::disk::{Disk, NoDisk};
 use crate::fleet::{self, Fleet};
 use crate::{Launch, NoPort, Port, Process, ProcessError, WorkDir, http_get, limits};
 
@@ -18,6 +19,8 @@ pub enum SystemError {
     Port(#[from] NoPort),
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Disk(#[from] NoDisk),
     #[error("{path}: {text}")]
     Key { path: PathBuf, text: String },
 }
@@ -35,6 +38,8 @@ pub struct System {
     // Dropped in this order: processes before the directory they write to.
     pub gateways: Vec<Server>,
     pub backend: Server,
+    /// Under the backend's data directory, where a test asked for it.
+    pub disk: Option<Disk>,
     pub dir: WorkDir,
 }
 
@@ -119,9 +124,23 @@ impl System {
         let mut backend = Server::new("moorgate-backend", "backend", &dir)?;
         backend.add_arg("--data");
         backend.add_arg(dir.join("data"));
-        let mut system = Self { gateways: Vec::new(), backend, dir };
+        let mut system = Self { gateways: Vec::new(), backend, disk: None, dir };
         system.add_gateway()?;
         Ok(system)
+    }
+
+    /// Everything made and nothing started; the backend's data lies on a disk of our own.
+    pub fn on_disk(name: &str) -> Result<Self, SystemError> {
+        let mut system = Self::new(name)?;
+        let data = system.dir.join("data");
+        std::fs::create_dir(&data)?;
+        system.disk = Some(Disk::mount(&data)?);
+        Ok(system)
+    }
+
+    /// The disk of a system that was made with one.
+    pub fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("it was made with a disk")
     }
 
     /// A backend, then a gateway that is connected to it.
@@ -159,6 +178,15 @@ impl System {
     /// The first gateway.
     pub fn gateway(&mut self) -> &mut Server {
         &mut self.gateways[0]
+    }
+
+    /// Writes a configuration for the backend, used from its next start on.
+    pub fn configure_backend(&mut self, toml: &str) -> Result<(), SystemError> {
+        let path = self.dir.join("backend.toml");
+        std::fs::write(&path, toml)?;
+        self.backend.add_arg("--config");
+        self.backend.add_arg(path);
+        Ok(())
     }
 
     /// Writes a configuration for the first gateway, used from its next start on.

@@ -9,10 +9,11 @@ use std::thread;
 use super::*;
 use crate::WorkDir;
 
-fn mounted() -> (Disk, WorkDir) {
+fn mounted() -> (WorkDir, Disk) {
     let dir = WorkDir::new("disk").expect("a directory");
     let disk = Disk::mount(dir.path()).expect("mounted");
-    (disk, dir)
+    // Dropped in the other order.
+    (dir, disk)
 }
 
 fn write_synced(dir: &WorkDir, name: &str, text: &str) {
@@ -24,7 +25,7 @@ fn write_synced(dir: &WorkDir, name: &str, text: &str) {
 
 #[test]
 fn fuse_files_are_files_and_a_cut_takes_what_was_not_synced() {
-    let (disk, dir) = mounted();
+    let (dir, disk) = mounted();
     fs::create_dir(dir.join("sub")).expect("a directory");
     write_synced(&dir, "kept", "text");
     write_synced(&dir, "more", "text");
@@ -46,7 +47,7 @@ fn fuse_files_are_files_and_a_cut_takes_what_was_not_synced() {
 
 #[test]
 fn fuse_the_power_goes_at_the_step_that_was_named() {
-    let (disk, dir) = mounted();
+    let (dir, disk) = mounted();
     write_synced(&dir, "a", "before");
     disk.arm(Trip { step: Some(Step::Sync), count: 2, is_taken: false });
     let (done, is_done) = channel();
@@ -72,7 +73,7 @@ fn fuse_the_power_goes_at_the_step_that_was_named() {
 
 #[test]
 fn fuse_syncs_fail_lie_and_reads_fail_as_told() {
-    let (disk, dir) = mounted();
+    let (dir, disk) = mounted();
     write_synced(&dir, "a", "text");
     let mut file = OpenOptions::new().read(true).append(true).open(dir.join("a")).expect("there");
     disk.set_faults(Faults { failing_syncs: true, unreadable: Some("a".to_owned()), ..Faults::default() });
@@ -88,7 +89,7 @@ fn fuse_syncs_fail_lie_and_reads_fail_as_told() {
 
 #[test]
 fn fuse_a_full_disk_says_so_before_and_when_it_is() {
-    let (disk, dir) = mounted();
+    let (dir, disk) = mounted();
     disk.set_room(Some(1 << 20));
     let said = nix::sys::statvfs::statvfs(dir.path()).expect("told");
     assert_eq!(said.blocks_available() * said.fragment_size(), 1 << 20);
@@ -98,7 +99,7 @@ fn fuse_a_full_disk_says_so_before_and_when_it_is() {
 
 #[test]
 fn fuse_bytes_are_damaged_behind_the_back() {
-    let (disk, dir) = mounted();
+    let (dir, disk) = mounted();
     write_synced(&dir, "a", "text");
     assert!(disk.damage(Path::new("a"), |bytes| bytes[1] = b'o'));
     assert!(!disk.damage(Path::new("b"), |_| ()));

@@ -20,7 +20,7 @@ use proto_wire::services::messages;
 use proto_wire::status::Code;
 use proto_wire_token::{Claims, IssuerKey};
 
-use crate::history::{History, MessageId, text};
+use crate::history::{History, MessageId, long_text};
 use crate::limits;
 use line::Line;
 
@@ -39,6 +39,8 @@ pub struct Fleet {
     again: Vec<(u64, PhoneId, Upload)>,
     pub history: History,
     seed: u64,
+    /// How many bytes a message has on top of its shortest text.
+    pub more_text_bytes: usize,
     /// Answers to uploads other than `ok`, for the report.
     pub refused: HashMap<String, u64>,
 }
@@ -86,6 +88,7 @@ impl Fleet {
             again: Vec::new(),
             history: History::default(),
             seed,
+            more_text_bytes: 0,
             refused: HashMap::new(),
         }
     }
@@ -178,6 +181,7 @@ impl Fleet {
         let now_ms = self.now_ms();
         let id = self.history.sent(self.user(from), to);
         let upload = self.lines[from.0].phone.upload_id(now_ms).expect("a phone that was up before");
+        let text = |id| long_text(id, self.more_text_bytes);
         let request = pb::SendRequest { id: Bytes::copy_from_slice(&upload.0), to, text: text(id) };
         self.upload(from, Upload { id, body: request.encode_to_vec().into() });
         id

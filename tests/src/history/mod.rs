@@ -72,6 +72,8 @@ struct Group {
 struct Log {
     user: u64,
     is_judged: bool,
+    /// It reads the whole log anew, also what is forgotten here.
+    is_late: bool,
     last_number: u64,
     /// The messages that are here, with their numbers in their groups.
     has: HashMap<MessageId, u64>,
@@ -99,6 +101,7 @@ impl History {
         self.logs.push(Log {
             user,
             is_judged: true,
+            is_late: false,
             last_number: 0,
             has: HashMap::new(),
             last_item: HashMap::new(),
@@ -112,11 +115,16 @@ impl History {
         self.logs[log].is_judged = is_judged;
     }
 
+    /// A phone that came after something was forgotten gets that too.
+    pub fn set_late(&mut self, log: usize) {
+        self.logs[log].is_late = true;
+    }
+
     pub fn add_group(&mut self, group: u64, members: impl IntoIterator<Item = u64>) {
         self.groups.entry(group).or_default().members = members.into_iter().collect();
     }
 
-    /// A message is about to leave; its text must be [`text`] of its id.
+    /// A message is about to leave; its text must be [`text`] or [`long_text`] of its id.
     pub fn sent(&mut self, from: u64, to: u64) -> MessageId {
         self.messages.push(Message { from, to, item: 0, is_acknowledged: false });
         MessageId(self.base + self.messages.len() as u32 - 1)
@@ -167,6 +175,9 @@ impl History {
             return;
         };
         if id.0 < self.base {
+            if self.logs[log].is_late {
+                return;
+            }
             self.complain(Wrong::Doubled, format!("phone {log} got {id:?} again, long after it was done"));
             return;
         }
@@ -330,8 +341,19 @@ pub fn text(id: MessageId) -> String {
     format!("m{}", id.0)
 }
 
+/// The text of a message that is longer by so many bytes.
+pub fn long_text(id: MessageId, more_bytes: usize) -> String {
+    let mut text = text(id);
+    if more_bytes > 0 {
+        text.push(' ');
+        text.extend(std::iter::repeat_n('x', more_bytes - 1));
+    }
+    text
+}
+
 fn id_of(text: &str) -> Option<MessageId> {
-    text.strip_prefix('m')?.parse().ok().map(MessageId)
+    let id = text.strip_prefix('m')?.split(' ').next()?;
+    id.parse().ok().map(MessageId)
 }
 
 #[cfg(test)]

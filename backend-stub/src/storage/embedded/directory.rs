@@ -4,7 +4,11 @@
 //! VERSION   "moorgate-store 1\npartitions N\n"
 //! LOCK      held with flock by the process that has the store open
 //! pN/       the engine's files of partition N
+//! pN.new/   the same, until the store is whole for the first time
 //! ```
+//!
+//! VERSION is written when all partitions are made and on the disk. A power cut before leaves a directory that is
+//! begun anew; a partition that is missing later is damage.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -38,7 +42,7 @@ impl Directory {
             Ok(text) => (known_version(dir, &text)?, false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 refuse_foreign(dir)?;
-                write_version(dir, partitions).map_err(io)?;
+                remove_unfinished(dir).map_err(io)?;
                 (partitions, true)
             }
             Err(error) => return Err(io(error)),
@@ -46,21 +50,59 @@ impl Directory {
         Ok(Self { dir: dir.to_owned(), partitions, created, _lock: lock })
     }
 
+    /// Where a partition is made.
+    pub fn new_partition(&self, index: u16) -> PathBuf {
+        self.dir.join(format!("p{index}.new"))
+    }
+
+    /// All partitions of a new store are made: from now on it is one.
+    pub fn complete(&self) -> Result<(), OpenError> {
+        let completed = sync_directories(&self.dir).and_then(|()| write_version(&self.dir, self.partitions));
+        completed.map_err(|cause| OpenError::Io { dir: self.dir.clone(), cause })
+    }
+
+    /// Gives the partitions their names, if a cut came before.
+    pub fn name_partitions(&self) -> Result<(), OpenError> {
+        let io = |cause| OpenError::Io { dir: self.dir.clone(), cause };
+        for index in 0..self.partitions {
+            let (new, path) = (self.new_partition(index), self.partition(index));
+            if path.is_dir() {
+                continue;
+            }
+            if !new.is_dir() {
+                return Err(OpenError::NoPartition { dir: path });
+            }
+            fs::rename(new, path).map_err(io)?;
+        }
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(io)
+    }
+
     pub fn partition(&self, index: u16) -> PathBuf {
         self.dir.join(format!("p{index}"))
     }
 }
 
-/// A new directory is only there after its parent was synced.
+/// A new directory is only there after its parent was synced, and so is that one.
 fn create_durably(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(dir)?;
-    match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    create_durably(parent)?;
+    fs::create_dir(dir)?;
+    File::open(parent)?.sync_all()
+}
+
+/// Syncs a directory and all below it. The engine syncs the directories that it makes, but not the names of some of
+/// them in their parents: after a power cut a partition's tables could be gone with their directory.
+pub(super) fn sync_directories(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_directories(&entry.path())?;
+        }
     }
+    File::open(dir)?.sync_all()
 }
 
 fn lock(dir: &Path) -> Result<File, OpenError> {
@@ -97,6 +139,17 @@ fn known_version(dir: &Path, text: &str) -> Result<u16, OpenError> {
 fn refuse_foreign(dir: &Path) -> Result<(), OpenError> {
     if dir.join("p0").exists() {
         return Err(OpenError::Foreign { dir: dir.to_owned(), found: String::new() });
+    }
+    Ok(())
+}
+
+/// Partitions that were being made when the process died; nothing was ever in them.
+fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "new") && path.is_dir() {
+            fs::remove_dir_all(path)?;
+        }
     }
     Ok(())
 }

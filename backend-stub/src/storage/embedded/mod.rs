@@ -69,6 +69,10 @@ pub enum OpenError {
         "{dir} holds files but no store of Moorgate (its VERSION file says {found:?}); give an empty directory or the right one"
     )]
     Foreign { dir: PathBuf, found: String },
+    #[error(
+        "{} is missing, a partition of the store: nothing was changed, because what was acknowledged in it would be lost; put it back, or restore a backup into an empty directory", dir.display()
+    )]
+    NoPartition { dir: PathBuf },
     #[error("a store has 1 to 256 partitions, not {0}")]
     Partitions(u16),
     #[error("{dir} cannot be used: {cause}; check that it exists, is writable and has free space")]
@@ -116,6 +120,19 @@ impl Embedded {
         let directory = Directory::open(&options.dir, options.partitions)?;
         let mut opened =
             Opened { created: directory.created, partitions: directory.partitions, cut: Vec::new() };
+        if directory.created {
+            // Opened, they make all that they need; closed again, they get their names.
+            for index in 0..directory.partitions {
+                drop(open_engine(
+                    &directory.new_partition(index),
+                    options,
+                    directory.partitions,
+                    &mut opened.cut,
+                )?);
+            }
+            directory.complete()?;
+        }
+        directory.name_partitions()?;
         let done = Arc::new(Done::default());
         let mut partitions = Vec::new();
         for index in 0..directory.partitions {
@@ -151,6 +168,8 @@ fn open_engine(
     let create = || KeyspaceCreateOptions::default().max_memtable_size(memtable_bytes);
     let keyspace = database.keyspace("rows", create).map_err(damaged)?;
     directory::told_cuts(&before, cut);
+    // Before anything is acknowledged.
+    directory::sync_directories(path).map_err(|cause| damaged(cause.into()))?;
     Ok((database, keyspace))
 }
 

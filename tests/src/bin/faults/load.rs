@@ -19,7 +19,7 @@ const BURST_MAX: u32 = 3;
 const PAUSE_MAX_MS: u64 = 150;
 
 /// Users from this one on are the load's.
-const FIRST_USER: u64 = 1_000;
+pub const FIRST_USER: u64 = 1_000;
 
 pub struct Load {
     phones: Vec<PhoneId>,
