@@ -52,6 +52,10 @@ pub const UPLOAD_SKEW_MS: u64 = 10 * 60 * 1000;
 /// `TooMany`. A phone without a network must not fill its memory with what its user taps.
 pub const MAX_PHONE_CALLS_WAITING: usize = 64;
 
+/// A call that a phone gave up keeps its place among those in flight until it is answered, but not longer: no server
+/// holds one for so long.
+pub const CALL_HELD_MS: u64 = 60_000;
+
 /// The longest ticket that a phone keeps.
 pub const MAX_TICKET_BYTES: usize = 1024;
 

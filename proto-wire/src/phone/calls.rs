@@ -28,6 +28,9 @@ struct Call {
     idempotent: bool,
     /// It is out at the server.
     sent: bool,
+    /// It has ended here, but the server may still hold it: it keeps its place until it is answered, or until its
+    /// deadline, which is that of the place then.
+    given_up: bool,
     /// Not to be sent before.
     not_before_ms: u64,
     deadline_at_ms: u64,
@@ -103,11 +106,12 @@ impl Calls {
             retries: 0,
             idempotent,
             sent: false,
+            given_up: false,
             not_before_ms: 0,
             deadline_at_ms,
             body,
         };
-        let waiting = self.list.len() - self.in_flight();
+        let waiting = self.list.iter().filter(|call| !call.sent).count();
         if call.body.len() + frame::Call::MAX_HEAD_BYTES > self.max_body_bytes as usize {
             events.push(call.too_large());
         } else if waiting >= limits::MAX_PHONE_CALLS_WAITING {
@@ -120,11 +124,33 @@ impl Calls {
 
     /// Calls that are out at the server.
     pub fn in_flight(&self) -> usize {
-        self.list.iter().filter(|call| call.sent).count()
+        self.list.iter().filter(|call| call.sent && !call.given_up).count()
     }
 
+    /// Calls that have ended here and that the server may still hold.
+    pub fn held(&self, now_ms: u64) -> usize {
+        self.list.iter().filter(|call| call.given_up && call.deadline_at_ms > now_ms).count()
+    }
+
+    /// A call that is not in this list was given up while it was out.
+    pub fn hold(&mut self, id: u32, method: u16, now_ms: u64) {
+        self.list.push(Call {
+            id,
+            method,
+            attempt: 0,
+            retries: 0,
+            idempotent: false,
+            sent: true,
+            given_up: true,
+            not_before_ms: 0,
+            deadline_at_ms: now_ms + limits::CALL_HELD_MS,
+            body: Bytes::new(),
+        });
+    }
+
+    /// No call waits for its end.
     pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        self.list.iter().all(|call| call.given_up)
     }
 
     /// Appends what may leave now. The first frame carries `applied`, which is taken then.
@@ -158,7 +184,10 @@ impl Calls {
         stats: &mut PhoneStats,
         events: &mut Events,
     ) {
-        let Some(at) = self.list.iter().position(|call| call.id == reply.id && call.sent) else {
+        let Some(at) = self.list.iter().position(|call| call.id == reply.id && call.sent && !call.given_up)
+        else {
+            self.list.retain(|call| call.id != reply.id || !call.given_up);
+            self.shrink();
             let late = (1..=self.last_id).contains(&reply.id);
             *if late { &mut stats.replies_late } else { &mut stats.replies_unasked } += 1;
             return;
@@ -187,6 +216,9 @@ impl Calls {
     /// The connection is gone: what may be repeated waits for the next one, the rest is lost.
     pub fn handle_disconnected(&mut self, stats: &mut PhoneStats, events: &mut Events) {
         self.list.retain_mut(|call| {
+            if call.given_up {
+                return false;
+            }
             if call.sent && !call.idempotent {
                 events.push(call.fail(Code::Lost, "the connection ended before the answer came"));
                 return false;
@@ -203,19 +235,27 @@ impl Calls {
 
     /// Ends the calls whose time is over.
     pub fn handle_timeout(&mut self, now_ms: u64, events: &mut Events) {
-        self.list.retain(|call| {
-            let over = call.deadline_at_ms <= now_ms;
-            if over {
-                events.push(call.fail(Code::Deadline, "no answer came in time"));
+        self.list.retain_mut(|call| {
+            if call.deadline_at_ms > now_ms {
+                return true;
             }
-            !over
+            if call.given_up {
+                return false;
+            }
+            events.push(call.fail(Code::Deadline, "no answer came in time"));
+            if call.sent {
+                call.given_up = true;
+                call.deadline_at_ms = now_ms + limits::CALL_HELD_MS;
+                call.body = Bytes::new();
+            }
+            call.sent
         });
         self.shrink();
     }
 
     /// Ends all calls: nobody will send them.
     pub fn fail_all(&mut self, status: Code, text: &'static str, events: &mut Events) {
-        for call in self.list.drain(..) {
+        for call in self.list.drain(..).filter(|call| !call.given_up) {
             // One that was sent before may have been applied.
             let status = if call.attempt > 0 && status == Code::Unavailable { Code::Lost } else { status };
             events.push(call.fail(status, text));
@@ -229,7 +269,7 @@ impl Calls {
             let waits = may_send && !call.sent && call.not_before_ms > now_ms;
             if waits { call.deadline_at_ms.min(call.not_before_ms) } else { call.deadline_at_ms }
         };
-        self.list.iter().map(due).min().unwrap_or(NEVER)
+        self.list.iter().filter(|call| !call.given_up).map(due).min().unwrap_or(NEVER)
     }
 
     /// An idle phone holds no list.

@@ -179,7 +179,11 @@ impl Phone {
     pub fn handle_timeout(&mut self, now_ms: u64) {
         self.advance(now_ms);
         self.calls.handle_timeout(self.now_ms, &mut self.events);
-        self.sync.handle_timeout(self.now_ms, &self.config, &mut self.random, &mut self.events);
+        let given_up =
+            self.sync.handle_timeout(self.now_ms, &self.config, &mut self.random, &mut self.events);
+        if let Some(id) = given_up {
+            self.calls.hold(id, crate::services::sync::PULL.id, self.now_ms);
+        }
         match self.link.handle_timeout(self.now_ms, self.is_quiet()) {
             Due::Nothing => {}
             Due::Connect => self.connect(now_ms),
@@ -302,7 +306,8 @@ impl Phone {
 
     /// Calls first: what they carry need not be said by a beat, and they count as one.
     fn put_frames(&mut self, out: &mut Vec<u8>) {
-        let (now_ms, in_flight) = (self.now_ms, self.calls.in_flight() + usize::from(self.sync.is_out()));
+        let now_ms = self.now_ms;
+        let in_flight = self.calls.in_flight() + self.calls.held(now_ms) + usize::from(self.sync.is_out());
         let Some(up) = self.link.up() else { return };
         let start = out.len();
         let untold = self.sync.untold();

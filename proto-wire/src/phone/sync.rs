@@ -206,25 +206,22 @@ impl Sync {
         true
     }
 
+    /// Gives up a pull that was not answered in time, and says which call it was.
     pub fn handle_timeout(
         &mut self,
         now_ms: u64,
         config: &PhoneConfig,
         random: &mut Random,
         events: &mut Events,
-    ) {
-        if matches!(self.pull, Pull::Sent { deadline_at_ms, .. } if deadline_at_ms <= now_ms) {
-            self.pull = Pull::No;
-            self.fail(
-                Code::Deadline,
-                "no answer came in time".to_owned(),
-                None,
-                now_ms,
-                config,
-                random,
-                events,
-            );
+    ) -> Option<u32> {
+        let Pull::Sent { id, deadline_at_ms, .. } = self.pull else { return None };
+        if deadline_at_ms > now_ms {
+            return None;
         }
+        self.pull = Pull::No;
+        let text = "no answer came in time".to_owned();
+        self.fail(Code::Deadline, text, None, now_ms, config, random, events);
+        Some(id)
     }
 
     pub fn next_due_ms(&self, may_send: bool, now_ms: u64) -> u64 {

@@ -59,6 +59,46 @@ fn no_more_calls_are_out_than_the_server_allows() {
     assert_eq!(refused.len(), 1);
 }
 
+/// The server holds a call until it has answered it, and closes a phone that goes on making more than it may.
+#[test]
+fn a_call_that_was_given_up_keeps_its_place_until_its_answer_comes() {
+    let mut bench = Bench::up(|_| {});
+    let given_up: Vec<_> = (0..4).map(|_| bench.call(b"x", 1_000, true)).collect();
+    bench.run_until(2_500, true);
+    assert_eq!(bench.replies().len(), 4);
+    bench.sent.clear();
+    let next = bench.call(b"y", 0, true);
+    assert_eq!(bench.take_sent(), []);
+    bench.reply(given_up[1].0, Code::Deadline, None, b"");
+    assert!(matches!(&bench.take_sent()[..], [Sent::Call { id, .. }] if *id == next.0));
+    // The next connection knows nothing of them.
+    bench.call(b"z", 0, true);
+    assert_eq!(bench.take_sent(), []);
+    bench.phone.handle_closed(bench.now_ms, Ended::Reset);
+    bench.run_until(4_000, true);
+    bench.connect();
+    let calls = bench.take_sent().into_iter().filter(|sent| matches!(sent, Sent::Call { .. })).count();
+    assert_eq!(calls, 3, "both calls, and a pull");
+}
+
+#[test]
+fn a_pull_that_was_given_up_keeps_its_place_too() {
+    let mut bench = Bench::up(|config| config.pull_deadline_ms = 1_000);
+    bench.notify(Cursor::new(1, 5), None);
+    let pull = |sent: Vec<Sent>| sent.iter().filter(|sent| matches!(sent, Sent::Call { .. })).count();
+    assert_eq!(pull(bench.take_sent()), 1);
+    bench.run_until(2_100, true);
+    for _ in 0..6 {
+        bench.call(b"x", 0, true);
+    }
+    bench.run_until(2_900, true);
+    assert_eq!(
+        pull(bench.take_sent()),
+        3,
+        "three calls, or two and the next pull, beside the one that is held"
+    );
+}
+
 #[test]
 fn a_call_ends_at_its_deadline() {
     let mut bench = Bench::up(|_| {});
