@@ -44,7 +44,7 @@ pub fn at_the_end(world: &mut World) {
     let verdict = world.shared.history.verdict();
     if !verdict.is_good() {
         world.shared.complain(format!("{:?}", verdict.counts));
-        verdict.complaints.into_iter().for_each(|words| world.shared.complain(words));
+        verdict.complaints.into_iter().take(3).for_each(|words| world.shared.complain(words));
     }
     let mut users: Vec<u64> = world.phones.iter().map(|phone| phone.user).collect();
     users.dedup();
@@ -62,11 +62,13 @@ fn compare(world: &mut World, user: u64, log: &[pb::Change]) {
     let mut is: BTreeMap<u64, pb::Change> = BTreeMap::new();
     let mut complaints = Vec::new();
     for phone in world.phones.iter().filter(|phone| phone.user == user) {
-        for change in log {
-            if phone.log.get(&change.number) != Some(change) {
-                let here = phone.log.get(&change.number);
-                complaints.push(format!("phone {} has {here:?} where its log has {change:?}", phone.index));
-            }
+        let mut differ = log.iter().filter(|change| phone.log.get(&change.number) != Some(change));
+        if let Some(first) = differ.next() {
+            let (here, others) = (phone.log.get(&first.number), differ.count());
+            complaints.push(format!(
+                "phone {} has {here:?} where its log has {first:?}, and differs {others} times more",
+                phone.index
+            ));
         }
         for (number, change) in &phone.log {
             let other = is.entry(*number).or_insert_with(|| change.clone());

@@ -30,6 +30,8 @@ pub struct Disk {
     /// Numbers that were written a second time, to be complained of.
     twice: Vec<(u64, u64)>,
     pub is_slow: bool,
+    /// A commit failed since the process began.
+    has_failed: bool,
     plant: Option<Plant>,
 }
 
@@ -58,6 +60,7 @@ impl Disk {
             newest: BTreeMap::new(),
             twice: Vec::new(),
             is_slow: false,
+            has_failed: false,
             plant,
         }
     }
@@ -72,8 +75,12 @@ impl Disk {
         !self.told.is_empty()
     }
 
-    /// Duties that lie there.
+    /// Duties that lie there and should not. The delete of one may have been in a commit that failed: the next start
+    /// finds that it was fulfilled.
     pub fn duties(&self) -> usize {
+        if self.has_failed {
+            return 0;
+        }
         self.memory.rows().filter(|(key, _)| kind_of(key) == DUTY).count()
     }
 
@@ -122,6 +129,7 @@ impl Disk {
         let Some(first) = lane.waiting.front().filter(|_| lane.failed.is_none()) else { return false };
         lane.failed = Some(first.token);
         lane.waiting.clear();
+        self.has_failed = true;
         self.memory.fail(partition);
         let done = self.done();
         self.send_word(partition, true, done, life, shared);
@@ -166,6 +174,7 @@ impl Disk {
         self.lanes.iter_mut().for_each(|lane| *lane = Lane::default());
         self.told.clear();
         self.is_slow = false;
+        self.has_failed = false;
         self.report(shared);
         match self.plant {
             Some(Plant::DutyForgotten) => self.lose(|key| kind_of(key) == DUTY),

@@ -20,7 +20,9 @@ pub struct World {
     pub events: u64,
     /// After so many events load and faults end.
     steps: u64,
+    /// Load and faults have ended, or the last step towards the end was made, then.
     calm_us: u64,
+    progress: u64,
     /// Since when all is where it belongs.
     good_us: Option<u64>,
     is_over: bool,
@@ -49,6 +51,7 @@ impl World {
             events: 0,
             steps,
             calm_us: 0,
+            progress: 0,
             good_us: None,
             is_over: false,
         }
@@ -287,6 +290,12 @@ impl World {
             }
         } else {
             self.good_us = None;
+            let cursors = self.phones.iter().map(|phone| phone.cursor().number);
+            let progress = cursors.sum::<u64>() + self.shared.history.acknowledged_in_all();
+            if progress > self.progress {
+                self.progress = progress;
+                self.calm_us = now_us;
+            }
             let beats_us = match self.shared.plan.tells_cuts {
                 true => 0,
                 false => limits::BEATS * self.shared.plan.heartbeat_ms * 1000,
