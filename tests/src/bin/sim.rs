@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -27,6 +28,9 @@ struct Cli {
     /// Prints every event.
     #[arg(long)]
     trace: bool,
+    /// Prints how often this and that happened.
+    #[arg(long)]
+    counts: bool,
     /// A fault that the checks must find: the run fails when they do not.
     #[arg(long)]
     plant: Option<Plant>,
@@ -44,21 +48,27 @@ fn main() -> ExitCode {
         prints: cli.trace,
         plant: cli.plant,
     };
+    // A panic of a machine is told with its seed; here only where it was.
+    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     let started = Instant::now();
     let results = run_all(first, &cli, &options);
     let failed = results.iter().filter(|outcome| !outcome.is_good()).count();
     let sum = |of: fn(&Outcome) -> u64| results.iter().map(of).sum::<u64>();
     println!(
-        "{} seeds from {first}: {failed} failed; {} events, {} s of virtual time, {} messages acknowledged, {} gaps, \
-         {} repeats, in {:.1} s",
+        "{} seeds from {first}: {failed} failed; {} events, {} s of virtual time, {} messages acknowledged, in {:.1} s",
         results.len(),
         sum(|outcome| outcome.events),
         sum(|outcome| outcome.virtual_ms) / 1000,
         sum(|outcome| outcome.acknowledged),
-        sum(|outcome| outcome.gaps),
-        sum(|outcome| outcome.repeats),
         started.elapsed().as_secs_f64(),
     );
+    let mut counts = BTreeMap::new();
+    for (what, times) in results.iter().flat_map(|outcome| &outcome.counts) {
+        *counts.entry(what).or_insert(0) += times;
+    }
+    for (what, times) in counts.iter().filter(|_| cli.counts) {
+        println!("{times:>12} {what}");
+    }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -104,6 +104,7 @@ impl Backend {
 
     /// SIGKILL, or the machine's power: gateways learn of it or not.
     pub fn crash(&mut self, shared: &mut Shared) {
+        self.count(shared);
         let Some(process) = self.process.take() else { return };
         shared.note("the backend dies", [0; 3]);
         for line in process.peers.into_values() {
@@ -118,6 +119,31 @@ impl Backend {
         self.turn_us = None;
         self.completions.clear();
         self.disk.crash(shared);
+    }
+
+    /// What the process has counted, before it goes.
+    pub fn count(&self, shared: &mut Shared) {
+        let Some(process) = &self.process else { return };
+        let counters = process.core.counters();
+        for (what, times) in [
+            ("uploads answered again", counters.repeated),
+            ("duties found at a start", counters.recovered),
+            ("duties that had landed before", counters.recovered_landed),
+            ("dead letters", counters.dead_letters),
+            ("void numbers", counters.void_numbers),
+            ("broken chains", counters.broken_chains),
+            ("pages", counters.pages),
+            ("pages from memory", counters.pages_from_memory),
+            ("news", counters.news),
+            ("news with changes", counters.news_inline),
+            ("news told again by the sweep", counters.news_swept),
+            ("stale routes", counters.stale_routes),
+            ("notifies that failed", counters.notify_failures),
+            ("leases that ended", counters.leases_ended),
+            ("calls refused by the backend", counters.refused),
+        ] {
+            shared.count(what, times);
+        }
     }
 
     pub fn connected(&mut self, conn: ConnId, shared: &mut Shared) {

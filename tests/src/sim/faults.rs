@@ -11,10 +11,11 @@ impl World {
             return;
         }
         let every_us = self.shared.plan.fault_every_us;
-        let at_us = self.shared.now_us + self.shared.random.below(2 * every_us) + 1;
+        let from_us = self.shared.now_us.max(self.quiet_until_us);
+        let at_us = from_us + self.shared.random.below(2 * every_us) + 1;
         self.shared.queue.push(at_us, Event::Fault);
         let w = self.shared.plan.weights;
-        let faults: [(u64, fn(&mut Self)); 12] = [
+        let faults: [(u64, fn(&mut Self)); 13] = [
             (w.cut_phone, Self::cut_phone),
             (w.cut_link, Self::cut_link),
             (w.hold_phone, Self::hold_phone),
@@ -27,7 +28,9 @@ impl World {
             (w.fail_commit, Self::fail_commit),
             (w.race, Self::race),
             (w.drain, Self::drain),
+            (w.part, Self::part),
         ];
+        self.shared.count("faults", 1);
         let mut at = self.shared.random.below(faults.iter().map(|(weight, _)| weight).sum());
         for (weight, fault) in faults {
             if at < weight {
@@ -143,6 +146,31 @@ impl World {
         if !self.phones[phone].is_off {
             self.shared.note("phone {a} connects beside itself", [phone as u64, 0, 0]);
             self.phones[phone].race(&mut self.shared);
+        }
+    }
+
+    /// A gateway and the backend cannot reach each other for a while, and learn of it by their own means.
+    fn part(&mut self) {
+        let gate = self.shared.random.below(self.gates.len() as u64) as usize;
+        let for_us = self.shared.random.spread(90_000_000);
+        self.shared.note("gateway {a} and the backend are parted for {b} us", [gate as u64, for_us, 0]);
+        self.parted_until_us[gate] = self.shared.now_us + for_us;
+        for shard in &self.gates[gate].shards {
+            if let Some(conn) = shard.link() {
+                self.shared.cut(conn, false, false);
+            }
+        }
+    }
+
+    /// Everybody sleeps: what is in memory for the phones' sake may go.
+    pub(super) fn quiet(&mut self) {
+        let for_us = self.shared.plan.quiet_us;
+        self.shared.note("all phones are off for {a} us", [for_us, 0, 0]);
+        self.quiet_until_us = self.shared.now_us + for_us;
+        for phone in 0..self.phones.len() {
+            self.phones[phone].switch_off(&mut self.shared);
+            let on_us = self.quiet_until_us + self.shared.random.below(2_000_000);
+            self.shared.queue.push(on_us, Event::SwitchOn(phone));
         }
     }
 

@@ -108,9 +108,31 @@ impl Gate {
         }
     }
 
+    /// What the process has counted, before it goes.
+    pub fn count(&self, shared: &mut Shared) {
+        for shard in &self.shards {
+            let counters = &shard.table.desk.counters;
+            for (at, reason) in Reason::ALL.iter().enumerate() {
+                shared.count(&format!("sessions closed: {}", reason.name()), counters.closed[at].value());
+            }
+            for (what, count) in [
+                ("notifies", &counters.notified),
+                ("notifies with changes", &counters.notified_inline),
+                ("notifies repeated at a beat", &counters.notified_again),
+                ("news that were coalesced", &counters.coalesced),
+                ("calls refused by gateways", &counters.calls_refused),
+            ] {
+                shared.count(what, count.value());
+            }
+            let link = shard.table.desk.links[0].as_deref();
+            shared.count("replies too late for gateways", link.map_or(0, |link| link.caller.late_replies()));
+        }
+    }
+
     /// SIGKILL: all its connections end, and their peers learn of it or not.
     pub fn crash(&mut self, shared: &mut Shared) {
         shared.note("gateway {a} dies", [self.index as u64, 0, 0]);
+        self.count(shared);
         for shard in std::mem::take(&mut self.shards) {
             for conn in shard.conns.into_values() {
                 let learns = !shared.random.chance(shared.plan.untold_permille);

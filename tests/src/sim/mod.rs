@@ -25,6 +25,7 @@ mod shared;
 mod trace;
 mod world;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use plant::Plant;
@@ -54,9 +55,8 @@ pub struct Outcome {
     pub events: u64,
     pub virtual_ms: u64,
     pub acknowledged: u64,
-    /// Changes that began beyond a phone's cursor, and changes that came again.
-    pub gaps: u64,
-    pub repeats: u64,
+    /// How often this and that happened, by name.
+    pub counts: BTreeMap<String, u64>,
     /// What is wrong, in words.
     pub complaints: Vec<String>,
     pub last: Vec<String>,
@@ -84,14 +84,16 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
         let words = words.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
         world.shared.complain(format!("panic: {}", words.unwrap_or_default()));
     }
+    world.backend.count(&mut world.shared);
+    world.gates.iter().for_each(|gate| gate.count(&mut world.shared));
+    world.phones.iter().for_each(|phone| phone.count(&mut world.shared));
     Outcome {
         seed,
         hash: world.shared.trace.hash(),
         events: world.events,
         virtual_ms: world.shared.now_ms(),
         acknowledged: world.shared.history.acknowledged_in_all(),
-        gaps: world.phones.iter().map(|phone| phone.gaps).sum(),
-        repeats: world.phones.iter().map(|phone| phone.repeats).sum(),
+        counts: world.shared.counts,
         last: world.shared.trace.last(),
         complaints: world.shared.complaints,
     }

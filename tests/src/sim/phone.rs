@@ -57,8 +57,8 @@ pub struct Phone {
     timer_us: Option<u64>,
     /// Numbers that it has applied, and what they were.
     pub log: BTreeMap<u64, pb::Change>,
-    pub gaps: u64,
-    pub repeats: u64,
+    gaps: u64,
+    repeats: u64,
     /// Groups that were made by it since they were last asked for.
     pub made: Vec<Group>,
     group_members: Vec<u64>,
@@ -92,6 +92,11 @@ impl Phone {
             made: Vec::new(),
             group_members: Vec::new(),
         }
+    }
+
+    pub fn count(&self, shared: &mut Shared) {
+        shared.count("gaps", self.gaps);
+        shared.count("changes that came again", self.repeats);
     }
 
     pub fn conn(&self) -> Option<ConnId> {

@@ -18,6 +18,7 @@ pub struct Weights {
     pub fail_commit: u64,
     pub race: u64,
     pub drain: u64,
+    pub part: u64,
 }
 
 /// A run.
@@ -52,6 +53,8 @@ pub struct Plan {
     pub to_group_permille: u64,
     pub fault_every_us: u64,
     pub weights: Weights,
+    /// In the midst of it all phones are off for so long; 0: they are not.
+    pub quiet_us: u64,
     /// Load and faults last so long.
     pub load_us: u64,
     /// At the end cuts that were not noticed are made known, so that all must be well without a beat.
@@ -80,6 +83,7 @@ impl Plan {
             fail_commit: weight(4),
             race: weight(8),
             drain: weight(3),
+            part: weight(4),
         };
         let delay = |r: &mut Random, most: u64| {
             let from = r.spread(most);
@@ -109,6 +113,7 @@ impl Plan {
             to_group_permille: r.pick(&[100, 300, 700]),
             fault_every_us: r.pick(&[200_000, 1_000_000, 3_000_000]),
             weights,
+            quiet_us: if r.chance(150) { r.between(60, 2_000) * 1_000_000 } else { 0 },
             load_us: r.pick(&[3_000_000, 8_000_000, 20_000_000, 40_000_000]),
             tells_cuts,
             sync_on_connect: r.chance(200),

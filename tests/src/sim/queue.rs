@@ -76,6 +76,7 @@ pub enum Event {
         life: u32,
     },
     Fault,
+    Quiet,
     /// Load and faults end.
     Calm,
     /// Is everything where it belongs?

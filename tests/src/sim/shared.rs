@@ -1,5 +1,7 @@
 //! What all parts of a run share: the time, chance, what is to come, the network, and the record.
 
+use std::collections::BTreeMap;
+
 use backend_stub::logic::At;
 
 use super::limits;
@@ -27,6 +29,8 @@ pub struct Shared {
     pub complaints: Vec<String>,
     /// Load and faults are over.
     pub is_calm: bool,
+    /// How often this and that happened, by name: shows what runs reach.
+    pub counts: BTreeMap<String, u64>,
 }
 
 impl Shared {
@@ -42,6 +46,7 @@ impl Shared {
             history: History::default(),
             complaints: Vec::new(),
             is_calm: false,
+            counts: BTreeMap::new(),
         }
     }
 
@@ -69,6 +74,12 @@ impl Shared {
         self.trace.say(self.now_us, format!("WRONG: {words}"));
         if self.complaints.len() < limits::COMPLAINTS_MAX {
             self.complaints.push(words);
+        }
+    }
+
+    pub fn count(&mut self, what: &str, times: u64) {
+        if times > 0 {
+            *self.counts.entry(what.to_owned()).or_default() += times;
         }
     }
 

@@ -17,6 +17,9 @@ pub struct World {
     pub backend: Backend,
     pub groups: Vec<Group>,
     groups_asked: usize,
+    /// Gateways whose links do not get through until then.
+    pub parted_until_us: Vec<u64>,
+    pub quiet_until_us: u64,
     pub events: u64,
     /// After so many events load and faults end.
     steps: u64,
@@ -41,6 +44,7 @@ impl World {
         }
         let gates = (0..shared.plan.gates).map(Gate::new).collect();
         let backend = Backend::new(&shared);
+        let parted_until_us = vec![0; shared.plan.gates];
         Self {
             shared,
             phones,
@@ -48,6 +52,8 @@ impl World {
             backend,
             groups: Vec::new(),
             groups_asked: 0,
+            parted_until_us,
+            quiet_until_us: 0,
             events: 0,
             steps,
             calm_us: 0,
@@ -87,7 +93,11 @@ impl World {
             self.shared.queue.push(on_us + 500_000, Event::Act(phone));
         }
         self.shared.queue.push(now_us + self.shared.plan.fault_every_us, Event::Fault);
-        self.shared.queue.push(now_us + self.shared.plan.load_us, Event::Calm);
+        let (load_us, quiet_us) = (self.shared.plan.load_us, self.shared.plan.quiet_us);
+        if quiet_us > 0 {
+            self.shared.queue.push(now_us + load_us / 2, Event::Quiet);
+        }
+        self.shared.queue.push(now_us + load_us + quiet_us, Event::Calm);
     }
 
     fn handle(&mut self, event: Event) {
@@ -138,6 +148,8 @@ impl World {
             | Event::AnswerReads { .. }
             | Event::Told { .. } => {}
             Event::Fault => self.fault(),
+            Event::Quiet if self.shared.is_calm => {}
+            Event::Quiet => self.quiet(),
             Event::Calm => self.calm(),
             Event::Look => self.look(),
         }
@@ -159,7 +171,13 @@ impl World {
     fn opened(&mut self, conn: ConnId) {
         let shared = &mut self.shared;
         let refused = !shared.is_calm && shared.random.chance(shared.plan.refused_permille);
+        let parted = match shared.node(conn, Side::Opener) {
+            Some(Node::Link { gate, .. }) => self.parted_until_us[gate] > shared.now_us,
+            _ => false,
+        };
         match shared.to(conn) {
+            // Nothing comes back: the opener waits until it has had enough.
+            _ if parted => {}
             _ if refused => {
                 if shared.random.chance(500) {
                     shared.answer(conn, None);
@@ -214,7 +232,8 @@ impl World {
             return;
         }
         let every_us = self.shared.plan.act_every_us;
-        let at_us = self.shared.now_us + self.shared.random.below(2 * every_us) + 1;
+        let from_us = self.shared.now_us.max(self.quiet_until_us);
+        let at_us = from_us + self.shared.random.below(2 * every_us) + 1;
         self.shared.queue.push(at_us, Event::Act(phone));
         self.take_groups();
         if self.phones[phone].is_off {
@@ -270,6 +289,7 @@ impl World {
         self.shared.note("load and faults end", [0; 3]);
         self.calm_us = self.shared.now_us;
         self.backend.disk.is_slow = false;
+        self.parted_until_us.fill(0);
         if self.shared.plan.tells_cuts {
             self.shared.tell_cut();
         }
