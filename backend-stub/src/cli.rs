@@ -41,6 +41,15 @@ pub struct Serve {
     /// Listen where other machines can connect. Callers are not authenticated yet.
     #[arg(long)]
     insecure_listen: bool,
+    /// Makes the machine's clock wrong by so many seconds, for tests.
+    #[arg(
+        long,
+        hide = true,
+        value_name = "SECONDS",
+        allow_hyphen_values = true,
+        env = "MOORGATE_CLOCK_OFFSET_S"
+    )]
+    clock_offset_s: Option<i64>,
     /// A TOML file with the same and more.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -55,6 +64,7 @@ impl Serve {
         config.data = self.data.unwrap_or(config.data);
         config.cores = self.cores.unwrap_or(config.cores);
         config.insecure_listen |= self.insecure_listen;
+        config.clock_offset_s = self.clock_offset_s.unwrap_or(0);
         config.check()?;
         Ok(config)
     }

@@ -30,6 +30,9 @@ pub struct BackendConfig {
     /// Users in memory at once.
     pub max_users: usize,
     pub store: StoreConfig,
+    /// Makes the machine's clock wrong, for tests.
+    #[serde(skip)]
+    pub clock_offset_s: i64,
 }
 
 /// The embedded store.
@@ -40,6 +43,8 @@ pub struct StoreConfig {
     pub partitions: u16,
     pub memtable_bytes: u64,
     pub cache_bytes: u64,
+    /// Writes are refused while less than this is free on the disk; reads and connections go on.
+    pub reserve_bytes: u64,
 }
 
 impl Default for BackendConfig {
@@ -56,6 +61,7 @@ impl Default for BackendConfig {
             hot_bytes: 32 << 20,
             max_users: 4_000_000,
             store: StoreConfig::default(),
+            clock_offset_s: 0,
         }
     }
 }
@@ -66,6 +72,7 @@ impl Default for StoreConfig {
             partitions: 1,
             memtable_bytes: crate::storage::limits::MEMTABLE_BYTES,
             cache_bytes: crate::storage::limits::CACHE_BYTES,
+            reserve_bytes: crate::storage::limits::RESERVE_BYTES,
         }
     }
 }
@@ -105,7 +112,8 @@ impl BackendConfig {
         in_range("max_users", self.max_users as u64, 1, 100_000_000)?;
         in_range("store.partitions", self.store.partitions.into(), 1, 256)?;
         in_range("store.memtable_bytes", self.store.memtable_bytes, 1 << 20, 1 << 32)?;
-        in_range("store.cache_bytes", self.store.cache_bytes, 0, 1 << 40)
+        in_range("store.cache_bytes", self.store.cache_bytes, 0, 1 << 40)?;
+        in_range("store.reserve_bytes", self.store.reserve_bytes, 0, 1 << 40)
     }
 }
 

@@ -89,7 +89,6 @@ struct Parts {
 /// when this returns.
 pub fn start(config: BackendConfig) -> Result<Embedded, StartError> {
     config.check()?;
-    let clock = Clock::start();
     let stats = Arc::new(Stats::default());
     let mut listener = bind(config.listen)?;
     let store_wake = Waker::default();
@@ -98,11 +97,14 @@ pub fn start(config: BackendConfig) -> Result<Embedded, StartError> {
             partitions: config.store.partitions,
             memtable_bytes: config.store.memtable_bytes,
             cache_bytes: config.store.cache_bytes,
+            reserve_bytes: config.store.reserve_bytes,
             ..Options::new(config.data.join("store"))
         },
         |_| wake(&store_wake),
     )?;
-    for line in opened.cut {
+    let offset_ms = config.clock_offset_s.saturating_mul(1000);
+    let (clock, behind) = Clock::start_after(opened.written_unix_ms, offset_ms);
+    for line in opened.cut.into_iter().chain(behind) {
         tracing::warn!("{line}");
     }
     let issuer = keys::open(&config.data.join("keys"))?;

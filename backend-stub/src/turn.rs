@@ -33,6 +33,7 @@ pub fn take(
     outward: &mut impl Outward,
 ) {
     store.poll(completions);
+    core.set_full(store.is_full());
     for completion in completions.drain(..) {
         core.handle_completion(at, completion);
     }

@@ -162,11 +162,8 @@ fn a_second_process_is_refused_while_the_first_runs() {
     assert!(error.to_string().contains("in use by another process"), "{error}");
     drop(store);
     let (_, opened) = Store::open(&dir.0, 7).expect("the first is gone");
-    assert_eq!(
-        opened,
-        Opened { created: false, partitions: 2, cut: vec![] },
-        "partitions are fixed when it is made"
-    );
+    assert!(!opened.created && opened.cut.is_empty() && opened.written_unix_ms > 0, "{opened:?}");
+    assert_eq!(opened.partitions, 2, "partitions are fixed when it is made");
 }
 
 #[test]

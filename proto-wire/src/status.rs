@@ -53,6 +53,9 @@ codes! {
     Limit = 15, "limit";
     /// The id of the upload is older than is remembered.
     Expired = 16, "expired";
+    /// The disk behind the callee is full: reads go on, writes come back by themselves once there is room. It was not
+    /// applied.
+    NoRoom = 17, "no_room";
 }
 
 impl fmt::Debug for Code {
@@ -64,7 +67,7 @@ impl fmt::Debug for Code {
 impl Code {
     /// Whether the call was certainly not applied and may be sent again, to this callee or another.
     pub const fn is_safe_to_retry(self) -> bool {
-        matches!(self, Code::Overloaded | Code::Unavailable | Code::Moved | Code::TooMany)
+        matches!(self, Code::Overloaded | Code::Unavailable | Code::Moved | Code::TooMany | Code::NoRoom)
     }
 }
 

@@ -72,6 +72,11 @@ impl Server {
         self.launch = self.launch.clone().arg(arg);
     }
 
+    /// A variable of its environment, for the starts that follow; the last value counts.
+    pub fn set_env(&mut self, key: &str, value: impl Into<std::ffi::OsString>) {
+        self.launch = self.launch.clone().env(key, value);
+    }
+
     /// Starts it and waits until it accepts.
     pub fn start(&mut self) -> Result<(), ProcessError> {
         let mut process = self.launch.start()?;

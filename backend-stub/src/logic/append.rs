@@ -160,11 +160,26 @@ impl Core {
     }
 
     pub(super) fn users_read(&mut self, at: At, places: Vec<Place>, answer: Result<Vec<Rows>, ReadError>) {
-        let Ok(answer) = answer else {
-            for place in places {
-                self.tail_unreadable(place);
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(_) if places.len() > 1 => {
+                // One that cannot be read must not take the others along: each for itself.
+                for place in places {
+                    let user = self.users.peek(place).id;
+                    let partition = self.partition(section_of(user));
+                    self.read(partition, tail_queries(user).into(), Purpose::Users(vec![place]));
+                }
+                return;
             }
-            return;
+            Err(error) => {
+                for place in places {
+                    let user = self.users.peek(place).id;
+                    self.actions
+                        .push_back(Action::Log(format!("the log of user {user} cannot be read: {error}")));
+                    self.tail_unreadable(place);
+                }
+                return;
+            }
         };
         for (place, rows) in places.into_iter().zip(answer.chunks_exact(2)) {
             match self.tail_read(place, &rows[0], &rows[1]) {
@@ -200,7 +215,8 @@ impl Core {
 
     /// Calls are told; what must not be lost waits for another try at the next tick.
     fn tail_unreadable(&mut self, place: Place) {
-        let broken = || Status::new(Code::Internal, "the log of this user cannot be read");
+        let user = self.users.peek(place).id;
+        let broken = || Status::new(Code::Internal, format!("the log of user {user} cannot be read"));
         let queue = self.waiting.remove(&place).unwrap_or_default();
         for what in queue {
             match what {

@@ -45,6 +45,8 @@ pub struct Core {
     pub(super) to_load: Vec<Place>,
     /// What waits for a user's tail, by user.
     pub(super) waiting: AHashMap<Place, VecDeque<super::append::Waiting>>,
+    /// The disk has no room but for what must be written.
+    is_full: bool,
     /// Names being created in the key-value area.
     pub(super) kv_creating: ahash::AHashSet<KvKey>,
     /// A value being encoded.
@@ -123,6 +125,7 @@ impl Core {
             next_token: 1,
             to_load: Vec::new(),
             waiting: AHashMap::new(),
+            is_full: false,
             kv_creating: Default::default(),
             scratch: Vec::new(),
             config,
@@ -264,11 +267,28 @@ impl Core {
         self.actions.push_back(Action::Answer { token, answer });
     }
 
-    /// Refuses a call that would write when too much waits already.
+    /// The store says whether its disk has room. While it has none, calls that write are refused; what was
+    /// acknowledged is still delivered, from the store's reserve.
+    pub fn set_full(&mut self, is_full: bool) {
+        if mem::replace(&mut self.is_full, is_full) != is_full {
+            let line = match is_full {
+                true => "the disk is full up to the reserve: writes are refused, reads go on; make room",
+                false => "the disk has room again: writes are taken",
+            };
+            self.actions.push_back(Action::Log(line.to_owned()));
+        }
+    }
+
+    /// Refuses a call that would write when too much waits already, or when the disk has no room.
     pub(super) fn admit(&mut self, token: u64, section: u16) -> bool {
         let partition = &self.partitions[usize::from(self.partition(section))];
         let refusal = if !self.recovery.is_done() {
             Status::new(Code::Unavailable, "the backend is starting")
+        } else if self.is_full {
+            Status::new(
+                Code::NoRoom,
+                "the server's disk is full; reading goes on, and writing once there is room",
+            )
         } else if partition.open.bytes() > limits::MAX_OPEN_BYTES
             || self.counters.duties as usize > limits::MAX_DUTIES
             || partition.reads.len() > limits::MAX_READS_WAITING

@@ -143,7 +143,14 @@ impl Core {
     }
 
     pub(super) fn pull_read(&mut self, mut pull: Box<Pull>, answer: Result<Vec<Rows>, ReadError>) {
-        let Ok(answer) = answer else { return self.pull_failed(pull, "the log of this user cannot be read") };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(error) => {
+                let text = format!("the log of user {} cannot be read", pull.user_id);
+                self.actions.push_back(Action::Log(format!("{text}: {error}")));
+                return self.pull_failed(pull, &text);
+            }
+        };
         let asks = std::mem::replace(&mut pull.asks, Asks::Rows);
         let result = match asks {
             Asks::Rows => pull.take_rows(answer),

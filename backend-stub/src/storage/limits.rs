@@ -23,6 +23,20 @@ pub const MEMTABLE_BYTES: u64 = 16 * 1024 * 1024;
 /// Cache of blocks read from disk, for all partitions together.
 pub const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 
+/// Room on the disk below which writes are refused: what is acknowledged already must still be delivered, and tables
+/// must still be written, for which four memtables are enough.
+pub const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How often the room on the disk is looked at. At 1 GB/s of a disk the reserve lasts for 64 ms, but no backend writes
+/// like that; at the 20 MB/s of the busiest ones it lasts for 3 s.
+pub const ROOM_LOOK_EVERY_MS: u64 = 100;
+
+/// With this much room, in reserves, it is looked at less often.
+pub const PLENTY_OF_RESERVES: u64 = 64;
+
+/// ... namely this often.
+pub const ROOM_LOOK_SELDOM_MS: u64 = 2_000;
+
 /// Threads of the engine that write tables and merge them, a partition. With two, the first spins while
 /// the second merges; with one, a table waits for a merge to end, for which four sealed memtables give
 /// seconds of room.

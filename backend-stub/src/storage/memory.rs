@@ -12,6 +12,7 @@ pub struct Memory {
     completions: Vec<Completion>,
     /// Everything that waits is done when the owner polls.
     eager: bool,
+    is_full: bool,
 }
 
 #[derive(Default)]
@@ -31,6 +32,7 @@ impl Memory {
             partitions: (0..partitions).map(|_| Partition::default()).collect(),
             completions: Vec::new(),
             eager: false,
+            is_full: false,
         }
     }
 
@@ -93,6 +95,11 @@ impl Memory {
             while self.commit(partition) {}
             while self.answer(partition) {}
         }
+    }
+
+    /// Says that its disk is full, or has room again.
+    pub fn set_full(&mut self, is_full: bool) {
+        self.is_full = is_full;
     }
 
     /// The process dies: what waits is lost, what is committed stays.
@@ -192,6 +199,10 @@ impl ChangeLog for Memory {
             part.failed = false;
         }
         out.append(&mut self.completions);
+    }
+
+    fn is_full(&self) -> bool {
+        self.is_full
     }
 }
 

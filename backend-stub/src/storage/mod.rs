@@ -35,6 +35,11 @@ pub trait ChangeLog {
 
     /// Appends what has ended. Never blocks.
     fn poll(&mut self, out: &mut Vec<Completion>);
+
+    /// Whether so little room is left that only what must be written should be. A plain look at what is known.
+    fn is_full(&self) -> bool {
+        false
+    }
 }
 
 /// The partition of a section.

@@ -2,6 +2,7 @@
 
 mod cold;
 mod crashes;
+mod full;
 mod plants;
 mod presence;
 mod sync;

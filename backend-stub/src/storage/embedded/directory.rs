@@ -14,6 +14,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use super::super::limits;
 use super::OpenError;
@@ -75,6 +76,18 @@ impl Directory {
             fs::rename(new, path).map_err(io)?;
         }
         File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(io)
+    }
+
+    /// When a journal was written last; 0: there is none.
+    pub fn written_unix_ms(&self) -> u64 {
+        let journals =
+            (0..self.partitions).flat_map(|index| fs::read_dir(self.partition(index)).into_iter().flatten());
+        let written = journals.filter_map(|entry| {
+            let entry =
+                entry.ok().filter(|entry| entry.path().extension().is_some_and(|kind| kind == "jnl"))?;
+            entry.metadata().ok()?.modified().ok()?.duration_since(UNIX_EPOCH).ok()
+        });
+        written.max().map_or(0, |since| since.as_millis() as u64)
     }
 
     pub fn partition(&self, index: u16) -> PathBuf {

@@ -8,6 +8,7 @@
 mod directory;
 mod journal;
 mod reader;
+mod room;
 mod writer;
 
 use std::io;
@@ -20,6 +21,7 @@ use std::thread::{self, JoinHandle};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 use self::directory::Directory;
+use self::room::Room;
 use super::{Batch, ChangeLog, Completion, Full, Read, Wake, limits};
 
 /// How a store is opened.
@@ -32,6 +34,8 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Threads of the engine that write tables and merge them.
     pub worker_threads: usize,
+    /// Room on the disk below which the store says that it is full.
+    pub reserve_bytes: u64,
 }
 
 impl Options {
@@ -42,6 +46,7 @@ impl Options {
             memtable_bytes: limits::MEMTABLE_BYTES,
             cache_bytes: limits::CACHE_BYTES,
             worker_threads: limits::WORKER_THREADS,
+            reserve_bytes: limits::RESERVE_BYTES,
         }
     }
 }
@@ -54,6 +59,8 @@ pub struct Opened {
     /// A line for each journal whose torn tail was cut: what was being written when the process or the
     /// machine died. Nothing in it had been acknowledged.
     pub cut: Vec<String>,
+    /// When something was written last, by the machine's clock of then; 0: never.
+    pub written_unix_ms: u64,
 }
 
 /// Why a store does not open. The text says what to do.
@@ -89,6 +96,7 @@ pub enum OpenError {
 pub struct Embedded {
     partitions: Vec<Partition>,
     done: Arc<Done>,
+    room: Room,
     /// Held for as long as the store is open.
     _directory: Directory,
 }
@@ -118,8 +126,12 @@ impl Embedded {
     /// twice a partition, for its writer and its reader.
     pub fn open(options: &Options, mut wake: impl FnMut(u16) -> Wake) -> Result<(Self, Opened), OpenError> {
         let directory = Directory::open(&options.dir, options.partitions)?;
-        let mut opened =
-            Opened { created: directory.created, partitions: directory.partitions, cut: Vec::new() };
+        let mut opened = Opened {
+            created: directory.created,
+            partitions: directory.partitions,
+            cut: Vec::new(),
+            written_unix_ms: directory.written_unix_ms(),
+        };
         if directory.created {
             // Opened, they make all that they need; closed again, they get their names.
             for index in 0..directory.partitions {
@@ -141,7 +153,9 @@ impl Embedded {
             let partition = Partition::start(index, database, keyspace, &done, wake(index), wake(index));
             partitions.push(partition.map_err(|cause| OpenError::Io { dir: options.dir.clone(), cause })?);
         }
-        Ok((Self { partitions, done, _directory: directory }, opened))
+        let room = Room::watch(options.dir.clone(), options.reserve_bytes)
+            .map_err(|cause| OpenError::Io { dir: options.dir.clone(), cause })?;
+        Ok((Self { partitions, done, room, _directory: directory }, opened))
     }
 }
 
@@ -217,6 +231,10 @@ impl ChangeLog for Embedded {
         if self.done.any.swap(false, Ordering::Acquire) {
             out.append(&mut self.done.completions.lock().unwrap_or_else(PoisonError::into_inner));
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.room.is_full()
     }
 }
 

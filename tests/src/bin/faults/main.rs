@@ -2,11 +2,15 @@
 
 #![forbid(unsafe_code)]
 
+mod clock_back;
+mod cold;
+mod disk_faults;
 mod kill;
 mod load;
 mod power_cut;
 mod report;
 mod run;
+mod store_faults;
 mod traced_phone;
 
 use std::path::PathBuf;
@@ -32,6 +36,26 @@ enum Command {
     Kill(kill::KillArgs),
     /// The power goes: what was not synced is gone, torn or in another order (needs FUSE).
     PowerCut(Args),
+    /// fdatasync fails: the backend stops with the reason (needs FUSE).
+    SyncFails(Args),
+    /// The disk is full up to the reserve: writes are refused, reads go on, writes come back by themselves (needs FUSE).
+    DiskFull(Args),
+    /// Every fdatasync takes long, and the power goes meanwhile (needs FUSE).
+    SlowDisk(Args),
+    /// Tables cannot be read for a while: only who needs them gets an error (needs FUSE).
+    ReadErrors(Args),
+    /// The journal ends in half a record: it is cut, and told.
+    TornTail(Args),
+    /// A byte of the journal before its tail is damaged: the start is refused with where and what to do.
+    Damage(Args),
+    /// A value in a table is damaged: only its user gets an error, by name.
+    DamagedValue(Args),
+    /// The store was written by a newer version: the start is refused.
+    NewerVersion(Args),
+    /// A second process on the same store is refused, and the first goes on.
+    SecondProcess(Args),
+    /// The clock jumps back by a day or more, and forth again.
+    ClockBack(Args),
     /// A phone that strace watches.
     #[command(hide = true)]
     TracedPhone(traced_phone::Args),
@@ -55,6 +79,8 @@ pub enum Plant {
     Rollback,
     /// Syncs do nothing, as if none were asked for.
     NoSync,
+    /// The backend cannot know when it wrote last.
+    NoMemory,
 }
 
 fn main() -> ExitCode {
@@ -65,6 +91,16 @@ fn main() -> ExitCode {
         }
         Command::Kill(args) => kill::run_kills(&args),
         Command::PowerCut(args) => run::run(&args, &mut power_cut::PowerCut::default()),
+        Command::SyncFails(args) => run::run(&args, &mut disk_faults::SyncFails),
+        Command::DiskFull(args) => run::run(&args, &mut disk_faults::DiskFull),
+        Command::SlowDisk(args) => run::run(&args, &mut disk_faults::SlowDisk),
+        Command::ReadErrors(args) => run::run(&args, &mut disk_faults::ReadErrors::default()),
+        Command::TornTail(args) => run::run(&args, &mut store_faults::TornTail),
+        Command::Damage(args) => run::run(&args, &mut store_faults::Damage),
+        Command::DamagedValue(args) => run::run(&args, &mut store_faults::DamagedValue::default()),
+        Command::NewerVersion(args) => run::run(&args, &mut store_faults::NewerVersion),
+        Command::SecondProcess(args) => run::run(&args, &mut store_faults::SecondProcess),
+        Command::ClockBack(args) => run::run(&args, &mut clock_back::ClockBack::default()),
         Command::TracedPhone(args) => traced_phone::run(&args),
     };
     match result {

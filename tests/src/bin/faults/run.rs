@@ -203,6 +203,11 @@ impl Run {
         Ok(self.fleet.in_flight())
     }
 
+    /// How many phones the load has.
+    pub fn phones(&self) -> usize {
+        self.phones
+    }
+
     pub fn backend(&mut self) -> &mut Server {
         &mut self.system.backend
     }
