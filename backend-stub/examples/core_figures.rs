@@ -222,7 +222,7 @@ impl Bench {
         self.started.insert(token, Instant::now());
         self.in_flight += 1;
         let text = "a message of some forty characters or so".to_owned();
-        self.core.send(self.at(), token, from, &pb::SendRequest { id, to, text });
+        self.core.send(self.at(), token, from, 0, &pb::SendRequest { id, to, text, ..Default::default() });
     }
 
     fn turn(&mut self, waits: bool) {
@@ -257,7 +257,7 @@ impl Bench {
             self.latencies_us.push(started.elapsed().as_micros() as u32);
         }
         match answer {
-            Ok(Answer::Sent(_)) => self.acknowledged += 1,
+            Ok(Answer::Sent(..)) => self.acknowledged += 1,
             Ok(Answer::Group(reply)) => self.made.push(reply.group),
             Ok(_) => {}
             Err(status) => {

@@ -143,8 +143,12 @@ impl Load {
             random[..8].copy_from_slice(&self.made.to_le_bytes());
             let id = UploadId::new(since.as_millis() as u64, random);
             let to = 1 + (user + 77) % USERS;
-            let request =
-                pb::SendRequest { id: id.0.to_vec().into(), to, text: "hello, how are you?".into() };
+            let request = pb::SendRequest {
+                id: id.0.to_vec().into(),
+                to,
+                text: "hello, how are you?".into(),
+                ..Default::default()
+            };
             (messages::SEND.id, request.encode_to_vec())
         } else {
             (echo::SAY.id, pb::EchoRequest { payload: vec![1; 64].into() }.encode_to_vec())

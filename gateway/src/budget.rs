@@ -10,7 +10,7 @@ pub const SESSION_BYTES_MAX: usize = 96;
 const _: () = assert!(size_of::<Session>() <= SESSION_BYTES_MAX);
 
 /// Kept in a session for what comes: a network key, the learned interval, rate limits.
-pub const SESSION_RESERVE_BYTES: usize = 16;
+pub const SESSION_RESERVE_BYTES: usize = 8;
 
 /// One armed POLL_ADD in the kernel, measured on Linux 6.18.
 pub const KERNEL_POLL_BYTES: usize = 256;

@@ -107,7 +107,8 @@ fn an_upload_repeated_across_a_kill_is_applied_once() {
         Wire::greet(system.gateway().address(), &fleet::token(&issuer, ALICE), 1).expect("welcomed");
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     let id = UploadId::new(now.as_millis() as u64, [7; 10]);
-    let request = pb::SendRequest { id: Bytes::copy_from_slice(&id.0), to: BOB, text: "once".to_owned() };
+    let (id, text) = (Bytes::copy_from_slice(&id.0), "once".to_owned());
+    let request = pb::SendRequest { id, to: BOB, text, ..Default::default() };
     let body = request.encode_to_vec();
     let mut numbers = Vec::new();
     for call in 1..=6 {

@@ -108,6 +108,11 @@ fn core(text: &mut String, stats: &Stats) {
         ("moorgate_backend_broken_chains", "Logs found with a hole.", core.broken_chains),
         ("moorgate_backend_pages", "Pages given.", core.pages),
         ("moorgate_backend_pages_from_memory", "Pages made without the disk.", core.pages_from_memory),
+        (
+            "moorgate_backend_pages_in_replies",
+            "Answers of writes that carried what their senders lacked.",
+            core.pages_in_replies,
+        ),
         ("moorgate_backend_refused", "Calls refused for load.", core.refused),
         ("moorgate_backend_news", "News told.", core.news),
         ("moorgate_backend_news_inline", "News that carried their changes.", core.news_inline),

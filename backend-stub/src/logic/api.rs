@@ -69,7 +69,8 @@ pub enum Action {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
-    Sent(pb::SendReply),
+    /// With the end of the page that is in it, if one is: the cursor of the reply's header.
+    Sent(pb::SendReply, Option<Cursor>),
     Group(pb::CreateGroupReply),
     Report(pb::ReportReply),
     Page(PageAnswer),
@@ -129,6 +130,8 @@ pub struct Counters {
     pub pages: u64,
     /// Pages that were made without the disk.
     pub pages_from_memory: u64,
+    /// Answers of writes that carried what their senders lacked.
+    pub pages_in_replies: u64,
     /// Calls refused for load.
     pub refused: u64,
     pub news: u64,

@@ -18,6 +18,7 @@ use prost::encoding::encode_varint;
 pub(super) enum Waiting {
     Send {
         token: u64,
+        device: u64,
         request: pb::SendRequest,
     },
     CreateGroup {
@@ -237,7 +238,7 @@ impl Core {
         let user = self.users.peek(place).id;
         for what in queue {
             match what {
-                Waiting::Send { token, request } => self.send(at, token, user, &request),
+                Waiting::Send { token, device, request } => self.send(at, token, user, device, &request),
                 Waiting::CreateGroup { token, request } => self.create_group(at, token, user, &request),
                 Waiting::Pull { token, request } => self.pull_loaded(token, place, &request),
                 Waiting::Report { report, online } => self.session_looked_up(report, &online, Some(place)),

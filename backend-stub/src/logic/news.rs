@@ -4,10 +4,11 @@
 use std::collections::VecDeque;
 
 use ahash::AHashMap;
+use proto_wire::names::Cursor;
 use proto_wire::pb;
 use proto_wire::status::Status;
 
-use super::api::{Action, At};
+use super::api::{Action, Answer, At};
 use super::core::Core;
 use super::limits;
 use super::presence::seconds;
@@ -17,6 +18,8 @@ use super::users::Place;
 pub(super) struct Lanes {
     /// Users whose log has grown in this turn.
     users: Vec<Place>,
+    /// Answers of writes that take what their senders lack along, at the end of this turn.
+    written: Vec<Written>,
     /// By gateway's place and shard.
     lanes: AHashMap<(u16, u16), Lane>,
     /// Calls in flight by token.
@@ -32,6 +35,16 @@ struct Lane {
     in_flight: u8,
     /// User and device.
     due: VecDeque<(u64, u64)>,
+}
+
+/// An answer to a device that is to get its own change with it.
+pub(super) struct Written {
+    pub token: u64,
+    pub user: u64,
+    pub device: u64,
+    /// The connection that the write came over.
+    pub counter: u32,
+    pub reply: pb::SendReply,
 }
 
 struct Call {
@@ -72,14 +85,47 @@ impl Core {
         }
     }
 
+    /// Answers a write with a page, once all commits of this turn are known: what came beside it goes along.
+    pub(super) fn reply_with_page(&mut self, written: Written) {
+        self.lanes.written.push(written);
+    }
+
+    fn flush_written(&mut self, at: At) {
+        for mut written in std::mem::take(&mut self.lanes.written) {
+            let given = self.page_of(at, &mut written);
+            self.answer(written.token, Ok(Answer::Sent(written.reply, given)));
+        }
+    }
+
+    /// Puts into an answer all that its device has not said it has, so that it fits wherever the device is: it may
+    /// have what was told meanwhile, or not. From there on the device counts as told, not as having it: when the
+    /// answer is lost the sweep tells it again. Not to a device that has connected anew since: the answer goes to a
+    /// connection that is gone.
+    fn page_of(&mut self, at: At, written: &mut Written) -> Option<Cursor> {
+        let place = self.users.find(written.user)?;
+        let newest = self.users.peek(place).visible;
+        let device = *self.users.device(place, written.device)?;
+        if !device.is_online() || device.counter != written.counter {
+            return None;
+        }
+        written.reply.page = self.inline_page(place, device.applied)?;
+        self.counters.pages_in_replies += 1;
+        if let Some(known) = self.users.device(place, written.device) {
+            known.told = newest;
+            known.told_at_s = seconds(at.now_ms);
+        }
+        Some(Cursor::new(self.config.log_epoch, newest))
+    }
+
     pub(super) fn flush_news(&mut self, at: At) {
+        self.flush_written(at);
         for place in std::mem::take(&mut self.lanes.users) {
             let user = self.users.at(place);
             user.has_news = false;
             let (id, visible) = (user.id, user.visible);
             let lanes = &mut self.lanes.lanes;
             self.users.each_device(place, |device| {
-                if device.is_online() && !device.due && device.applied < visible {
+                if device.is_online() && !device.due && device.applied.max(device.told) < visible {
                     device.due = true;
                     lanes
                         .entry((device.gateway, device.shard))
@@ -91,8 +137,7 @@ impl Core {
         }
         let ready =
             |(_, lane): &(_, &Lane)| !lane.due.is_empty() && lane.in_flight < limits::MAX_NOTIFIES_IN_FLIGHT;
-        let mut ready: Vec<(u16, u16)> =
-            self.lanes.lanes.iter().filter(ready).map(|(key, _)| *key).collect();
+        let mut ready: Vec<(u16, u16)> = self.lanes.lanes.iter().filter(ready).map(|(key, _)| *key).collect();
         // In an order of their own, so that a run can be repeated.
         ready.sort_unstable();
         for lane in ready {
@@ -153,10 +198,11 @@ impl Core {
         let user = self.users.peek(place);
         let (id, newest) = (user.id, user.visible);
         let device = *self.users.device(place, device)?;
-        if device.applied >= newest {
+        let prev = device.told.max(device.applied);
+        // It has them, or was told meanwhile. Whoever tells again has set back what counts as told.
+        if prev >= newest {
             return None;
         }
-        let prev = if device.told >= newest { device.applied } else { device.told.max(device.applied) };
         let page = self.inline_page(place, prev);
         self.counters.news_inline += u64::from(page.is_some());
         if let Some(known) = self.users.device(place, device.device) {
@@ -218,7 +264,7 @@ impl Core {
             device.gateway = 0;
             self.counters.online = self.counters.online.saturating_sub(1);
         } else if device.applied < self.users.peek(place).visible {
-            self.device_due(place, sent.device);
+            self.tell_again(place, sent.device);
         }
     }
 
@@ -227,6 +273,14 @@ impl Core {
         if let Some(device) = self.users.device(place, sent.device) {
             device.told = device.applied;
         }
+    }
+
+    /// What was told may be lost: it is told from what the phone itself said it has.
+    pub(super) fn tell_again(&mut self, place: Place, device: u64) {
+        if let Some(known) = self.users.device(place, device) {
+            known.told = known.applied;
+        }
+        self.device_due(place, device);
     }
 
     pub(super) fn retry_news(&mut self, at: At) {

@@ -315,15 +315,13 @@ impl Core {
             let told_long_ago =
                 u64::from(seconds(at.now_ms).wrapping_sub(device.told_at_s)) * 1000 >= limits::SWEEP_MS;
             if device.is_online() && device.applied < visible && told_long_ago && !device.due {
-                // What was told inline may be lost: offer it again.
-                device.told = device.applied;
                 again.push(device.device);
             }
         });
         self.presence.online += online;
         for device in again {
             self.counters.news_swept += 1;
-            self.device_due(place, device);
+            self.tell_again(place, device);
             waits = true;
         }
         let user = self.users.at(place);

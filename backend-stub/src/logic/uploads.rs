@@ -9,6 +9,7 @@ use proto_wire::status::{Code, Status};
 use super::api::{Answer, At};
 use super::append::Waiting;
 use super::core::{Core, Effect, Purpose};
+use super::news::Written;
 use super::outbox::Task;
 use super::plant::{Fault, planted};
 use super::users::Place;
@@ -28,8 +29,18 @@ struct Pending {
     answer: Option<UploadAnswer>,
     /// The call that came first.
     first: u64,
+    /// Where that call came from, when it asked for the page.
+    via: Option<Via>,
     /// Its repeats.
     repeats: Vec<u64>,
+}
+
+/// The connection that an upload came over: the page in its answer is for no other.
+#[derive(Debug, Clone, Copy)]
+struct Via {
+    device: u64,
+    /// The device's count of its connections.
+    counter: u32,
 }
 
 /// An upload whose id may have been applied before: the disk is asked.
@@ -47,17 +58,19 @@ pub(super) enum Change {
 }
 
 impl Core {
-    /// Sends a text to a user or a group.
-    pub fn send(&mut self, at: At, token: u64, user: u64, request: &pb::SendRequest) {
+    /// Sends a text to a user or a group. `device` is the sender's.
+    pub fn send(&mut self, at: At, token: u64, user: u64, device: u64, request: &pb::SendRequest) {
         if let Err(refusal) = check_send(request) {
             return self.answer(token, Err(refusal));
         }
         let Some((place, id)) = self.begin(at, token, user, &request.id) else { return };
         if !self.users.peek(place).loaded {
-            return self.wait(place, Waiting::Send { token, request: request.clone() });
+            return self.wait(place, Waiting::Send { token, device, request: request.clone() });
         }
         let hash = hash_of(&[b"send", &request.to.to_le_bytes(), request.text.as_bytes()]);
-        match self.begin_upload(token, place, id, hash) {
+        let via = self.users.device(place, device).filter(|device| request.wants_page && device.is_online());
+        let via = via.map(|device| Via { device: device.device, counter: device.counter });
+        match self.begin_upload(token, place, id, hash, via) {
             Begun::New => self.apply_send(at, place, id, request.to, &request.text),
             Begun::Ask => {
                 let what = Change::Send { to: request.to, text: request.text.clone() };
@@ -79,7 +92,7 @@ impl Core {
         }
         let listed: Vec<u8> = members.iter().flat_map(|member| member.to_le_bytes()).collect();
         let hash = hash_of(&[b"group", request.name.as_bytes(), &listed]);
-        match self.begin_upload(token, place, id, hash) {
+        match self.begin_upload(token, place, id, hash, None) {
             Begun::New => self.apply_create(at, place, id, &request.name, members),
             Begun::Ask => {
                 let what = Change::CreateGroup { name: request.name.clone(), members };
@@ -106,7 +119,14 @@ impl Core {
     }
 
     /// Takes note of an upload. A repeat of one in flight waits for its answer.
-    fn begin_upload(&mut self, token: u64, place: Place, id: [u8; 16], hash: [u8; 16]) -> Begun {
+    fn begin_upload(
+        &mut self,
+        token: u64,
+        place: Place,
+        id: [u8; 16],
+        hash: [u8; 16],
+        via: Option<Via>,
+    ) -> Begun {
         let user = self.users.at(place);
         let key = (user.id, id);
         if let Some(pending) = self.uploads.pending.get_mut(&key) {
@@ -120,7 +140,8 @@ impl Core {
             }
             return Begun::Waits;
         }
-        self.uploads.pending.insert(key, Pending { hash, answer: None, first: token, repeats: Vec::new() });
+        let pending = Pending { hash, answer: None, first: token, via, repeats: Vec::new() };
+        self.uploads.pending.insert(key, pending);
         user.pins += 1;
         // An id that was created after every applied one was never applied. Only others cost a read.
         let created_ms = UploadId(id).created_ms();
@@ -172,6 +193,22 @@ impl Core {
                 self.answer(token, Err(conflict()));
             }
         }
+        self.answer_was_lost(user);
+    }
+
+    /// A repeat tells that the first answer did not arrive, and with it perhaps a page: what the sender's devices
+    /// did not say that they have is told to them.
+    fn answer_was_lost(&mut self, user: u64) {
+        let Some(place) = self.users.find(user) else { return };
+        let (visible, mut behind) = (self.users.peek(place).visible, Vec::new());
+        self.users.each_device(place, |device| {
+            if device.applied < visible {
+                behind.push(device.device);
+            }
+        });
+        for device in behind {
+            self.tell_again(place, device);
+        }
     }
 
     /// One commit: the sender's row, the id, the duty to deliver.
@@ -217,7 +254,12 @@ impl Core {
             self.counters.sent += 1;
         }
         let answer = self.upload_answer(given, false);
-        self.answer(pending.first, Ok(answer));
+        match (answer, pending.via.filter(|_| pending.repeats.is_empty())) {
+            (Answer::Sent(reply, _), Some(Via { device, counter })) => {
+                self.reply_with_page(Written { token: pending.first, user, device, counter, reply });
+            }
+            (answer, _) => self.answer(pending.first, Ok(answer)),
+        }
         for token in pending.repeats {
             self.counters.repeated += 1;
             let answer = self.upload_answer(given, true);
@@ -246,7 +288,8 @@ impl Core {
             UploadAnswer::Sent { number, time_ms } => {
                 let Cursor { log_epoch, number } = Cursor::new(self.config.log_epoch, number);
                 let number = Some(pb::Cursor { log_epoch, number });
-                Answer::Sent(pb::SendReply { ack, number, server_time_ms: time_ms, repeated })
+                let page = Bytes::new();
+                Answer::Sent(pb::SendReply { ack, number, server_time_ms: time_ms, repeated, page }, None)
             }
             UploadAnswer::Group { group } => Answer::Group(pb::CreateGroupReply { ack, group, repeated }),
         }

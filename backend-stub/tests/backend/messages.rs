@@ -17,7 +17,7 @@ fn upload_id(n: u8) -> UploadId {
 }
 
 fn text(id: UploadId, to: u64, text: &str) -> pb::SendRequest {
-    pb::SendRequest { id: id.0.to_vec().into(), to, text: text.into() }
+    pb::SendRequest { id: id.0.to_vec().into(), to, text: text.into(), ..Default::default() }
 }
 
 fn pull(client: &mut Client, user: u64, number: u64) -> Reply {

@@ -225,6 +225,7 @@ impl Talkers {
                 Destination::Group(group) => self.shared.group_ids[group as usize].load(Ordering::Relaxed),
             },
             text: text.write(self.shared.text_bytes),
+            wants_page: true,
         };
         self.observations.push(Observation::Sent { id, sender, to });
         let what = What::Message { id, intended_us };

@@ -271,7 +271,7 @@ impl Talk {
         match command {
             Command::Send { to, text } => {
                 let Some(to_id) = self.book.id(&to) else { return };
-                let request = pb::SendRequest { id, to: to_id, text: text.clone() };
+                let request = pb::SendRequest { id, to: to_id, text: text.clone(), wants_page: true };
                 let handle = self.phone.call_method(&messages::SEND, &request, now_ms);
                 self.asked.insert(handle, Asked::Send { to, text });
             }

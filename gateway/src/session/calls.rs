@@ -29,11 +29,7 @@ impl<'a> Answer<'a> {
 impl Session {
     pub(super) fn handle_call(&mut self, call: &Call<'_>, owner: &mut impl Owner) -> Result<(), Refusal> {
         owner.counted(Event::Call);
-        if let Some(applied) = call.applied
-            && self.state == State::Live
-        {
-            self.take_applied(applied, owner);
-        }
+        let advanced = call.applied.is_some_and(|applied| self.take_applied(applied, owner));
         let method = match self.admit(call, owner) {
             Ok(method) => method,
             Err((code, text)) => {
@@ -54,6 +50,10 @@ impl Session {
             }
             Err(code) => self.refuse(call.id, code, "no backend can take the call now", owner),
         }
+        // Like a beat that says it: what came while a notify was outstanding is told now.
+        if advanced {
+            self.notify_at_beat(true, owner);
+        }
         Ok(())
     }
 
@@ -73,6 +73,8 @@ impl Session {
         if was_sync {
             self.flags &= !flag::SYNC_IN_FLIGHT;
             self.take_sync_end(answer.given, owner);
+        } else if let Some(given) = answer.given {
+            self.take_written(given, owner);
         }
     }
 

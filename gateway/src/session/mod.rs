@@ -53,10 +53,12 @@ pub struct Session {
     pub device: u64,
     /// The newest number that the backend told of.
     newest: u64,
-    /// The newest number that the phone was notified of; at most `applied` when nothing is outstanding.
+    /// The newest number that the phone was notified of.
     told: u64,
     /// What the phone itself says it has applied.
     applied: u64,
+    /// The end of what a reply gave, until the phone's own word says more, or nothing new at a beat.
+    given: u64,
     log_epoch: u32,
     /// The device's count of its connections.
     counter: u32,

@@ -1,8 +1,10 @@
 //! What the phone must be told. No phone waits for ever.
 //!
 //! `newest` is what the backend told of, `told` what the phone was notified of, `applied` what the phone says it
-//! has. A notify is *outstanding* while `told > applied` and no sync has given `told`; newer news then only raises
-//! `newest`. Only what the phone itself says lowers the duty to tell it.
+//! has, `given` how far the replies that have passed bring it if it applies them: a sync's page, or its own change with
+//! the reply of a write. A notify is *outstanding* while `told` is beyond both; newer news then only raises `newest`.
+//! What was given keeps silence until a beat that says nothing new: only what the phone itself says ends the duty to
+//! tell it.
 
 use proto_wire::frame::{Class, Inline, Notify};
 use proto_wire::limits::MAX_INLINE_BYTES;
@@ -28,6 +30,7 @@ impl Session {
         self.applied = applied.number;
         self.newest = applied.number;
         self.told = applied.number;
+        self.given = applied.number;
     }
 
     /// The backend has news of this user.
@@ -38,11 +41,13 @@ impl Session {
         if news.newest.log_epoch > self.log_epoch {
             self.start_log(Cursor::new(news.newest.log_epoch, 0));
         }
-        if news.newest.number <= self.newest && news.newest.number <= self.applied {
+        if news.newest.number <= self.applied {
+            // The backend does not know it, or not yet.
+            owner.applied(self);
             return;
         }
         self.newest = self.newest.max(news.newest.number);
-        if self.is_outstanding() || news.class == Class::Lazy {
+        if self.is_outstanding() || self.newest <= self.given || news.class == Class::Lazy {
             owner.counted(Event::Coalesced);
             return;
         }
@@ -76,19 +81,40 @@ impl Session {
     /// that, it is told at once.
     pub(super) fn take_sync_end(&mut self, given: Option<Cursor>, owner: &mut impl Owner) {
         let given = given.filter(|given| given.log_epoch == self.log_epoch).map(|given| given.number);
-        if given.is_some_and(|given| given >= self.told) {
-            self.told = self.applied;
-        }
-        let lacks = self.newest > given.unwrap_or(self.applied);
+        // Without a page the phone has not got what it asked for, whatever was given before.
+        self.given = given.unwrap_or(self.applied);
+        let lacks = self.newest > self.reached();
         if lacks && (given.is_some() || !self.is_outstanding()) {
             self.notify(Class::Now, None, owner);
         }
     }
 
-    /// A beat came: what is not applied yet is told, or told again.
+    /// The reply of a write passed with the phone's own change and all that it had not said it has: it fits wherever
+    /// the phone is. What is newer is told at once, unless a sync is out, whose end looks at it again.
+    pub(super) fn take_written(&mut self, given: Cursor, owner: &mut impl Owner) {
+        if self.state != State::Live || given.log_epoch < self.log_epoch {
+            return;
+        }
+        if given.log_epoch > self.log_epoch {
+            self.start_log(Cursor::new(given.log_epoch, 0));
+        }
+        self.given = self.given.max(given.number);
+        self.newest = self.newest.max(given.number);
+        let lacks = self.newest > self.reached() && !self.is_outstanding();
+        if lacks && self.flags & (flag::SYNC_IN_FLIGHT | flag::SOON) == 0 {
+            self.notify(Class::Now, None, owner);
+        }
+    }
+
+    /// A beat came: what is not applied yet is told, or told again. `advanced`: it said that more was applied.
     pub(super) fn notify_at_beat(&mut self, advanced: bool, owner: &mut impl Owner) {
         if self.state != State::Live || self.newest <= self.applied || self.flags & flag::SYNC_IN_FLIGHT != 0
         {
+            return;
+        }
+        if !advanced {
+            self.given = self.applied;
+        } else if self.newest <= self.given {
             return;
         }
         if self.is_outstanding() {
@@ -107,19 +133,24 @@ impl Session {
             return;
         }
         self.flags &= !flag::SOON;
-        if self.state == State::Live && self.newest > self.applied && !self.is_outstanding() {
+        if self.state == State::Live && self.newest > self.reached() && !self.is_outstanding() {
             self.notify(Class::Soon, None, owner);
         }
     }
 
     fn is_outstanding(&self) -> bool {
-        self.told > self.applied
+        self.told > self.reached()
+    }
+
+    /// Where the phone is when it has applied what replies gave.
+    fn reached(&self) -> u64 {
+        self.applied.max(self.given)
     }
 
     fn inline_of<'a>(&self, news: &News<'a>) -> Option<Inline<'a>> {
         let fits = !news.page.is_empty()
             && news.page.len() <= MAX_INLINE_BYTES
-            && news.prev == self.applied
+            && news.prev == self.reached()
             && news.newest.number == self.newest
             && self.flags & flag::SYNC_IN_FLIGHT == 0;
         fits.then_some(Inline { prev: news.prev, page: news.page })

@@ -174,7 +174,7 @@ impl Calls {
         }
     }
 
-    /// Ends the call that is answered, or lets it wait for its next attempt.
+    /// Ends the call that is answered, or lets it wait for its next attempt. Gives the method of the one that ended.
     pub fn handle_reply(
         &mut self,
         reply: &frame::Reply<'_>,
@@ -183,14 +183,14 @@ impl Calls {
         random: &mut Random,
         stats: &mut PhoneStats,
         events: &mut Events,
-    ) {
+    ) -> Option<u16> {
         let Some(at) = self.list.iter().position(|call| call.id == reply.id && call.sent && !call.given_up)
         else {
             self.list.retain(|call| call.id != reply.id || !call.given_up);
             self.shrink();
             let late = (1..=self.last_id).contains(&reply.id);
             *if late { &mut stats.replies_late } else { &mut stats.replies_unasked } += 1;
-            return;
+            return None;
         };
         let call = &mut self.list[at];
         let again = reply.status.is_safe_to_retry() || (reply.status == Code::Lost && call.idempotent);
@@ -205,12 +205,13 @@ impl Calls {
                 call.sent = false;
                 call.not_before_ms = now_ms + wait_ms;
                 stats.retried += 1;
-                return;
+                return None;
             }
         }
         let call = self.list.remove(at);
         events.push(call.reply(reply.status, reply.given, Bytes::copy_from_slice(reply.body)));
         self.shrink();
+        Some(call.method)
     }
 
     /// The connection is gone: what may be repeated waits for the next one, the rest is lost.

@@ -9,6 +9,7 @@ use crate::close::Reason;
 use crate::frame::{self, Beat, Frame, FrameError, Notify, Reply, kind};
 use crate::limits;
 use crate::pb;
+use crate::services;
 
 /// Why reading stops.
 enum Stop {
@@ -125,8 +126,17 @@ impl Phone {
     fn handle_reply(&mut self, reply: &Reply<'_>) {
         let (now_ms, config) = (self.now_ms, &self.config);
         let (random, stats, events) = (&mut self.random, &mut self.stats, &mut self.events);
-        if !self.sync.handle_reply(reply, now_ms, config, random, stats, events) {
-            self.calls.handle_reply(reply, now_ms, config, random, stats, events);
+        if self.sync.handle_reply(reply, now_ms, config, random, stats, events) {
+            return;
+        }
+        let method = self.calls.handle_reply(reply, now_ms, config, random, stats, events);
+        if let Some(given) = reply.given {
+            // An answer that came late has its page too, but nobody knows any more of what method it is.
+            let wrote = method == Some(services::messages::SEND.id);
+            let answer = if wrote { pb::SendReply::decode(reply.body).ok() } else { None };
+            let page = answer.filter(|answer| !answer.page.is_empty());
+            let page = page.and_then(|answer| pb::Page::decode(answer.page).ok());
+            self.sync.handle_given(given, page, stats, events);
         }
     }
 

@@ -304,7 +304,8 @@ impl Phone {
         frame::put_message(out, kind::HELLO, &hello);
     }
 
-    /// Calls first: what they carry need not be said by a beat, and they count as one.
+    /// Calls first: what they carry need not be said by a beat, and they count as one. What the server gave with the
+    /// answers of writes waits for the next frame that leaves anyway.
     fn put_frames(&mut self, out: &mut Vec<u8>) {
         let now_ms = self.now_ms;
         let in_flight = self.calls.in_flight() + self.calls.held(now_ms) + usize::from(self.sync.is_out());
@@ -321,15 +322,20 @@ impl Phone {
             self.calls.put(out, places, &mut applied, now_ms);
         }
         let called = out.len() > start;
-        if let Some(cursor) = applied {
+        if let Some(cursor) = applied.filter(|_| self.sync.is_awaited()) {
             Beat { applied: Some(cursor) }.put(out);
-        }
-        if untold.is_some() {
-            self.sync.note_told();
+            applied = None;
         }
         if up.take_beat(now_ms, out.len() > start, &self.config) {
+            // Before the beat, which asks the server whether something is untold.
+            if let Some(cursor) = applied.take() {
+                Beat { applied: Some(cursor) }.put(out);
+            }
             out.extend_from_slice(&Beat::EMPTY);
             self.stats.beats += 1;
+        }
+        if untold.is_some() && applied.is_none() {
+            self.sync.note_told();
         }
         if out.len() > start {
             up.note_sent(now_ms, called, &self.config);

@@ -44,8 +44,19 @@ pub(super) struct Sync {
     /// Where the snapshot that is under way goes on; empty: none is.
     snapshot_at: Box<[u8]>,
     failures: u8,
-    /// `taken` rose since the server was told, or the server seems not to know it.
-    untold: bool,
+    untold: Untold,
+    /// Of what the owner has not taken yet some came with a notify or a pull: the server waits to hear of it.
+    awaited: bool,
+}
+
+/// What the server does not know of `taken`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Untold {
+    Nothing,
+    /// It gave the rest with the answers of writes, and learns with the next frame that they were applied.
+    Unhurried,
+    /// It waits for it.
+    Now,
 }
 
 impl Sync {
@@ -57,7 +68,8 @@ impl Sync {
             pull: Pull::No,
             snapshot_at: Box::default(),
             failures: 0,
-            untold: false,
+            untold: Untold::Nothing,
+            awaited: false,
         }
     }
 
@@ -71,24 +83,35 @@ impl Sync {
 
     /// HELLO tells what was applied.
     pub fn applied_for_hello(&mut self) -> Cursor {
-        self.untold = false;
+        self.untold = Untold::Nothing;
         self.taken
     }
 
-    /// What has to be told to the server, if anything.
+    /// What a frame that leaves anyway should tell the server, if anything.
     pub fn untold(&self) -> Option<Cursor> {
-        self.untold.then_some(self.taken)
+        (self.untold != Untold::Nothing).then_some(self.taken)
+    }
+
+    /// The server waits to hear it: a frame must leave for it.
+    pub fn is_awaited(&self) -> bool {
+        self.untold == Untold::Now
     }
 
     pub fn note_told(&mut self) {
-        self.untold = false;
+        self.untold = Untold::Nothing;
     }
 
     /// The owner took an event: what it carries is applied from here on.
     pub fn note_taken(&mut self, event: &PhoneEvent) {
         if let PhoneEvent::Page { page } | PhoneEvent::Snapshot { page, last: true, .. } = event {
             self.taken = Cursor::new(page.log_epoch, page.upto);
-            self.untold |= page.upto > 0;
+            match self.untold {
+                _ if page.upto == 0 => {}
+                _ if self.awaited => self.untold = Untold::Now,
+                Untold::Nothing => self.untold = Untold::Unhurried,
+                Untold::Unhurried | Untold::Now => {}
+            }
+            self.awaited &= self.taken < self.cursor;
         }
     }
 
@@ -146,21 +169,52 @@ impl Sync {
         // In the middle of a snapshot the cursor is not where the phone is.
         if let Some(inline) = notify.inline.filter(|_| self.snapshot_at.is_empty()) {
             match pb::Page::decode(inline.page) {
-                Ok(page) if page.snapshot => self.gap(GapWhy::Snapshot, &page, stats, events),
                 Ok(page) if page.after == inline.prev && page.log_epoch == notify.newest.log_epoch => {
-                    if let Err((why, page)) = self.apply(page, stats, events) {
-                        self.gap(why, &page, stats, events);
-                    }
+                    self.apply_inline(page, stats, events);
                 }
                 Ok(page) => self.gap(GapWhy::Malformed, &page, stats, events),
                 Err(_) => self.gap(GapWhy::Malformed, &pb::Page::default(), stats, events),
             }
         }
+        self.awaited |= self.taken < self.cursor;
         if self.newest <= self.cursor {
             // The server believes that this phone lacks something: tell it again.
-            self.untold |= self.taken == self.cursor;
+            if self.taken == self.cursor {
+                self.untold = Untold::Now;
+            }
         } else if !self.is_out() {
             self.want_pull();
+        }
+    }
+
+    /// The answer of a write gave what this phone wrote, and what it lacked before, up to `given`. Without a page, or
+    /// with one that does not fit, the server believes that this phone has more than it has, so it asks.
+    pub fn handle_given(
+        &mut self,
+        given: Cursor,
+        page: Option<pb::Page>,
+        stats: &mut PhoneStats,
+        events: &mut Events,
+    ) {
+        self.newest = self.newest.max(given);
+        if let Some(page) = page.filter(|_| self.snapshot_at.is_empty()) {
+            if (page.log_epoch, page.upto) == (given.log_epoch, given.number) {
+                self.apply_inline(page, stats, events);
+            } else {
+                self.gap(GapWhy::Malformed, &page, stats, events);
+            }
+        }
+        if self.cursor < given {
+            self.want_pull();
+        }
+    }
+
+    /// A page that came unasked.
+    fn apply_inline(&mut self, page: pb::Page, stats: &mut PhoneStats, events: &mut Events) {
+        if page.snapshot {
+            self.gap(GapWhy::Snapshot, &page, stats, events);
+        } else if let Err((why, page)) = self.apply(page, stats, events) {
+            self.gap(why, &page, stats, events);
         }
     }
 
@@ -193,6 +247,7 @@ impl Sync {
         match progress {
             Ok(more) => {
                 self.failures = 0;
+                self.awaited |= self.taken < self.cursor;
                 if more || (raised && self.newest > self.cursor) {
                     self.want_pull();
                 }

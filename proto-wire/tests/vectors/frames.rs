@@ -124,9 +124,17 @@ fn cases() -> Vec<(&'static str, Value)> {
                 sent_ms: 1_800_000_000_000,
                 text: "héllo".to_owned(),
                 group_number: 0,
+                ..pb::Message::default()
             })),
         }],
         ..pb::Page::default()
+    };
+    let written = pb::SendReply {
+        ack: pb::Ack::Local as i32,
+        number: Some(pb::Cursor { log_epoch: 1, number: 42 }),
+        server_time_ms: 1_800_000_000_000,
+        repeated: false,
+        page: page.encode_to_vec().into(),
     };
     vec![
         ("beat", Value::Beat { applied: None }),
@@ -167,6 +175,16 @@ fn cases() -> Vec<(&'static str, Value)> {
                 given: at(1, 42),
                 retry_after_ms: None,
                 body: Hex(page.encode_to_vec()),
+            },
+        ),
+        (
+            "reply_of_a_write_with_its_page",
+            Value::Reply {
+                id: 5,
+                status: 0,
+                given: at(1, 42),
+                retry_after_ms: None,
+                body: Hex(written.encode_to_vec()),
             },
         ),
         (

@@ -309,7 +309,7 @@ impl Process {
         let core = &mut self.core;
         let asked = match header.method {
             id if id == messages::SEND.id => method::decode_request(&messages::SEND, body)
-                .map(|request: pb::SendRequest| core.send(at, token, user, &request)),
+                .map(|request: pb::SendRequest| core.send(at, token, user, device, &request)),
             id if id == messages::CREATE_GROUP.id => method::decode_request(&messages::CREATE_GROUP, body)
                 .map(|request: pb::CreateGroupRequest| core.create_group(at, token, user, &request)),
             id if id == sync::PULL.id => method::decode_request(&sync::PULL, body)
@@ -395,7 +395,9 @@ fn reply_of(answer: Answer) -> (Outcome, Bytes) {
         Answer::Page(page) => {
             return (Outcome { cursor: Some(page.given), ..Outcome::OK }, page.bytes);
         }
-        Answer::Sent(reply) => method::encode(&reply),
+        Answer::Sent(reply, given) => {
+            return (Outcome { cursor: given, ..Outcome::OK }, method::encode(&reply));
+        }
         Answer::Group(reply) => method::encode(&reply),
         Answer::Report(reply) => method::encode(&reply),
         Answer::Kv(_) => Bytes::new(),

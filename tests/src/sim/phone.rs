@@ -162,7 +162,9 @@ impl Phone {
         let id = shared.history.sent(self.user, to);
         shared.note("phone {a} sends m{b} to {c}", [self.index as u64, u64::from(id.0), to]);
         let id_bytes = Bytes::copy_from_slice(&upload.0);
-        let request = pb::SendRequest { id: id_bytes, to, text: text(id), ..Default::default() };
+        // Some as a phone that knows no pages in answers.
+        let wants_page = !upload.0[15].is_multiple_of(4);
+        let request = pb::SendRequest { id: id_bytes, to, text: text(id), wants_page };
         self.upload(Upload { what: What::Message(id), body: request.encode_to_vec().into() }, shared);
     }
 

@@ -12,9 +12,14 @@ use crate::rpc::Call;
 
 impl messages::Server<Call> for Services {
     async fn send(&self, call: &Call, request: pb::SendRequest) -> Result<pb::SendReply, Status> {
-        let user = call.user();
-        match self.driver.call(|core, at, token| core.send(at, token, user, &request)).await? {
-            Answer::Sent(reply) => Ok(reply),
+        let (user, device) = (call.user(), call.device());
+        match self.driver.call(|core, at, token| core.send(at, token, user, device, &request)).await? {
+            Answer::Sent(reply, given) => {
+                if let Some(given) = given {
+                    call.set_given(given);
+                }
+                Ok(reply)
+            }
             other => Err(mismatch(&other)),
         }
     }

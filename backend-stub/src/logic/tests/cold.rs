@@ -22,7 +22,7 @@ fn a_repeat_gets_the_first_answer_and_another_body_a_conflict() {
     let first = world.sent(first);
     assert!(!first.repeated && first.ack == pb::Ack::Local as i32);
     let repeat = world.sent(repeat);
-    assert_eq!(pb::SendReply { repeated: false, ..repeat }, first);
+    assert_eq!(pb::SendReply { repeated: false, ..repeat.clone() }, first);
     assert!(repeat.repeated);
     assert_eq!(world.error(other).code, Code::Conflict);
     // Long after, in another process.
@@ -79,7 +79,8 @@ fn old_and_future_uploads_and_bad_requests_are_refused() {
     let mut world = World::new(1, 1 << 20);
     let mut refused = |id: Bytes, to: u64, text: &str, user: u64| {
         let token = world.token();
-        world.core.send(world.at, token, user, &pb::SendRequest { id, to, text: text.to_owned() });
+        let request = pb::SendRequest { id, to, text: text.to_owned(), ..Default::default() };
+        world.core.send(world.at, token, user, 1, &request);
         world.run();
         world.error(token).code
     };
@@ -230,7 +231,8 @@ fn ids_of_uploads_are_forgotten_after_their_memory_and_never_before() {
     let repeat = |world: &mut World| {
         let token = world.token();
         let id = Bytes::copy_from_slice(&UploadId::new(first, [0; 10]).0);
-        world.core.send(world.at, token, 1, &pb::SendRequest { id, to: 2, text: "old".to_owned() });
+        let request = pb::SendRequest { id, to: 2, text: "old".to_owned(), ..Default::default() };
+        world.core.send(world.at, token, 1, 1, &request);
         world.run();
         token
     };

@@ -127,7 +127,7 @@ impl Phones {
         self.world.turn();
         for (token, answer) in std::mem::take(&mut self.world.answers) {
             match answer {
-                Ok(Answer::Sent(reply)) => self.acknowledged(token, &reply),
+                Ok(Answer::Sent(reply, _)) => self.acknowledged(token, &reply),
                 Ok(Answer::Page(page)) => {
                     let user = self.pulls.remove(&token).expect("it was asked for");
                     self.apply(user, page.to_page());

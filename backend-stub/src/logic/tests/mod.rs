@@ -6,6 +6,7 @@ mod full;
 mod plants;
 mod presence;
 mod sync;
+mod written;
 
 use std::collections::BTreeMap;
 
@@ -107,8 +108,9 @@ impl World {
 
     pub fn send(&mut self, from: u64, to: u64, id: [u8; 10], text: &str) -> u64 {
         let token = self.token();
-        let request = pb::SendRequest { id: self.upload_id(id), to, text: text.to_owned() };
-        self.core.send(self.at, token, from, &request);
+        let (id, text) = (self.upload_id(id), text.to_owned());
+        let request = pb::SendRequest { id, to, text, wants_page: false };
+        self.core.send(self.at, token, from, 1, &request);
         token
     }
 
@@ -118,7 +120,7 @@ impl World {
 
     pub fn sent(&mut self, token: u64) -> pb::SendReply {
         match self.answers.remove(&token) {
-            Some(Ok(Answer::Sent(reply))) => reply,
+            Some(Ok(Answer::Sent(reply, None))) => reply,
             other => panic!("a sent message was expected, not {other:?}"),
         }
     }

@@ -8,9 +8,9 @@ use super::World;
 use crate::logic::{Answer, At, limits};
 use proto_wire::names::Cursor;
 
-const GATEWAY: u64 = 0xaa;
+pub(super) const GATEWAY: u64 = 0xaa;
 
-fn online(user: u64, slot: u32, counter: u32, applied: u64) -> pb::Online {
+pub(super) fn online(user: u64, slot: u32, counter: u32, applied: u64) -> pb::Online {
     pb::Online { user, device: 1, slot, generation: 1, counter, log_epoch: 1, applied }
 }
 
@@ -19,7 +19,7 @@ fn offline(user: u64, slot: u32) -> pb::Offline {
 }
 
 impl World {
-    fn report(
+    pub(super) fn report(
         &mut self,
         gateway: u64,
         online: Vec<pb::Online>,
@@ -41,7 +41,7 @@ impl World {
     }
 
     /// The slots that were told, each call answered as given.
-    fn told(&mut self, stale: &[u32]) -> Vec<(u64, u32)> {
+    pub(super) fn told(&mut self, stale: &[u32]) -> Vec<(u64, u32)> {
         let mut slots = Vec::new();
         for (token, request) in std::mem::take(&mut self.notifies) {
             slots.extend(request.news.iter().map(|news| (request.gateway, news.slot)));

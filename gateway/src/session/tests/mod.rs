@@ -1,5 +1,6 @@
 //! The machine, step by step, with an owner that only notes what it is asked.
 
+mod converge;
 mod life;
 mod notify;
 
@@ -18,6 +19,8 @@ struct Notes {
     out: Vec<u8>,
     beats: usize,
     calls: Vec<(u32, u16)>,
+    /// The requests of these calls.
+    bodies: Vec<Vec<u8>>,
     online: usize,
     applied: Vec<Cursor>,
     wake_ms: Option<u64>,
@@ -32,6 +35,7 @@ impl Notes {
             out: Vec::new(),
             beats: 0,
             calls: Vec::new(),
+            bodies: Vec::new(),
             online: 0,
             applied: Vec::new(),
             wake_ms: None,
@@ -88,6 +92,7 @@ impl Owner for Notes {
     }
     fn call(&mut self, _: &Session, call: &Call<'_>, _: &'static Method) -> Result<(), Code> {
         self.calls.push((call.id, call.method));
+        self.bodies.push(call.body.to_vec());
         self.refuses_calls.map_or(Ok(()), Err)
     }
     fn online(&mut self, _: &Session) {

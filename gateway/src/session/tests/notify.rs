@@ -52,7 +52,93 @@ fn a_sync_that_gave_less_than_the_newest_is_followed_by_a_notify() {
     session.handle_reply(2, true, &given(6), &mut notes);
     assert_eq!(notes.notified(), []);
     session.handle_news(&news(7, Class::Now), 12, &mut notes);
-    assert_eq!(notes.notified(), [(7, false)], "a sync gave what was told, so nothing is outstanding");
+    assert_eq!(notes.notified(), [(7, true)], "a sync gave what was told, so nothing is outstanding");
+}
+
+/// The reply of a write, with the changes up to `number`.
+fn written(session: &mut Session, notes: &mut Notes, number: u64) {
+    let given = Some(Cursor::new(1, number));
+    call(session, notes, 9, services::messages::SEND.id).expect("forwarded");
+    let answer = Answer { code: Code::Ok, given, retry_after_ms: None, body: b"" };
+    session.handle_reply(9, false, &answer, notes);
+}
+
+#[test]
+fn what_a_reply_gave_needs_no_notify_and_is_where_the_next_changes_fit() {
+    let mut notes = Notes::new();
+    let mut session = live(&mut notes, Cursor::new(1, 4));
+    written(&mut session, &mut notes, 5);
+    session.handle_news(&news(5, Class::Now), 10, &mut notes);
+    assert_eq!(notes.notified(), [], "the reply gave it");
+    session.handle_news(&news(6, Class::Now), 11, &mut notes);
+    assert_eq!(notes.notified(), [(6, true)]);
+    written(&mut session, &mut notes, 7);
+    // The answer to the notify crosses the reply.
+    beat(&mut session, &mut notes, Some(Cursor::new(1, 6)), 12);
+    assert_eq!(notes.notified(), []);
+    session.handle_news(&news(8, Class::Now), 13, &mut notes);
+    assert_eq!(notes.notified(), [(8, true)]);
+}
+
+#[test]
+fn what_a_reply_gave_is_told_at_a_beat_that_says_nothing_of_it() {
+    let mut notes = Notes::new();
+    let mut session = live(&mut notes, Cursor::new(1, 4));
+    written(&mut session, &mut notes, 5);
+    beat(&mut session, &mut notes, None, 10);
+    assert_eq!(notes.notified(), [(5, false)], "given is not applied");
+    beat(&mut session, &mut notes, Some(Cursor::new(1, 5)), 11);
+    beat(&mut session, &mut notes, None, 12);
+    assert_eq!(notes.notified(), []);
+}
+
+#[test]
+fn a_reply_that_gave_less_than_the_newest_is_followed_by_a_notify() {
+    let mut notes = Notes::new();
+    let mut session = live(&mut notes, Cursor::new(1, 4));
+    session.handle_news(&news(5, Class::Now), 10, &mut notes);
+    session.handle_news(&news(7, Class::Now), 11, &mut notes);
+    written(&mut session, &mut notes, 6);
+    assert_eq!(notes.notified(), [(5, true), (7, false)], "7 was not told, and 6 was given");
+    written(&mut session, &mut notes, 8);
+    call(&mut session, &mut notes, 1, services::sync::PULL.id).expect("forwarded");
+    session.handle_news(&news(10, Class::Now), 12, &mut notes);
+    assert_eq!(notes.notified(), [(10, false)], "the reply gave what was outstanding");
+    written(&mut session, &mut notes, 9);
+    assert_eq!(notes.notified(), [], "the sync's end looks at it");
+    let given = Some(Cursor::new(1, 9));
+    let answer = Answer { code: Code::Ok, given, retry_after_ms: None, body: b"" };
+    session.handle_reply(1, true, &answer, &mut notes);
+    assert_eq!(notes.notified(), [(10, false)]);
+}
+
+#[test]
+fn a_call_that_says_what_was_applied_is_followed_by_what_came_meanwhile() {
+    let mut notes = Notes::new();
+    let mut session = live(&mut notes, Cursor::new(1, 4));
+    session.handle_news(&news(5, Class::Now), 10, &mut notes);
+    session.handle_news(&news(6, Class::Now), 11, &mut notes);
+    let mut out = Vec::new();
+    let applied = Some(Cursor::new(1, 5));
+    Call {
+        id: 1,
+        method: services::messages::CREATE_GROUP.id,
+        attempt: 0,
+        deadline_ms: 0,
+        applied,
+        body: b"",
+    }
+    .put(&mut out);
+    give(&mut session, &mut notes, frame::kind::CALL, &out[2..], 12).expect("forwarded");
+    assert_eq!(notes.notified(), [(5, true), (6, false)]);
+}
+
+#[test]
+fn news_that_the_phone_has_are_reported_again() {
+    let mut notes = Notes::new();
+    let mut session = live(&mut notes, Cursor::new(1, 4));
+    session.handle_news(&news(4, Class::Now), 10, &mut notes);
+    assert_eq!((notes.notified(), notes.applied), (vec![], vec![Cursor::new(1, 4)]));
 }
 
 #[test]
@@ -107,6 +193,8 @@ enum Step {
     Given(u64),
     /// The pull ended without a page.
     PullFailed,
+    /// The phone wrote, and the reply gives its change.
+    Written,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -117,6 +205,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Just(Step::Pull),
         (0u64..3).prop_map(Step::Given),
         Just(Step::PullFailed),
+        Just(Step::Written),
     ];
     proptest::collection::vec(step, 1..60)
 }
@@ -173,10 +262,14 @@ proptest! {
                 Step::PullFailed if session.flags & flag::SYNC_IN_FLIGHT != 0 => {
                     session.handle_reply(pulls, true, &Answer::failure(Code::Lost, ""), &mut notes);
                 }
+                Step::Written => {
+                    newest += 1;
+                    written(&mut session, &mut notes, newest);
+                }
                 _ => {}
             }
             let lacks = newest > session.applied;
-            let will_be_told = session.told > session.applied
+            let will_be_told = session.told.max(session.given) > session.applied
                 || session.flags & (flag::SYNC_IN_FLIGHT | flag::SOON) != 0
                 || lazy_from <= newest;
             prop_assert!(!lacks || will_be_told, "newest {newest}, {session:?}");

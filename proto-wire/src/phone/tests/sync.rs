@@ -40,6 +40,21 @@ impl Bench {
         self.reply(id, Code::Ok, None, &page.encode_to_vec());
     }
 
+    /// Calls `Messages.Send`, and gives the call's id.
+    fn write(&mut self) -> u32 {
+        self.phone.call(services::messages::SEND.id, Bytes::new(), 0, true, self.now_ms);
+        self.settle();
+        self.take_call().0
+    }
+
+    /// The answer of a write, with what the server believes this phone lacked.
+    fn written(&mut self, id: u32, given: Cursor, page: Bytes) {
+        let body = pb::SendReply { page, ..pb::SendReply::default() }.encode_to_vec();
+        let mut out = Vec::new();
+        Reply { id, status: Code::Ok, given: Some(given), retry_after_ms: None, body: &body }.put(&mut out);
+        self.feed(&out);
+    }
+
     /// Numbers of the changes that were given to the owner.
     fn applied(&mut self) -> Vec<u64> {
         let numbers = |event| match event {
@@ -288,4 +303,78 @@ fn a_failed_pull_is_repeated_unless_that_is_useless() {
     assert_eq!(bench.take_sent(), []);
     bench.notify(at(4), None);
     bench.take_pull();
+}
+
+fn encoded(page: &pb::Page) -> Bytes {
+    page.encode_to_vec().into()
+}
+
+#[test]
+fn what_comes_with_the_answer_of_a_write_is_applied_and_said_by_the_next_frame() {
+    let mut bench = Bench::synced(4);
+    let id = bench.write();
+    bench.written(id, at(6), encoded(&page(4, &[5, 6], false)));
+    assert!(matches!(bench.events[0].1, PhoneEvent::Reply { status: Code::Ok, .. }));
+    assert_eq!((bench.applied(), bench.phone.cursor()), (vec![5, 6], at(6)));
+    assert_eq!(bench.take_sent(), [], "the server gave it: no frame for that alone");
+    bench.phone.call(services::messages::SEND.id, Bytes::new(), 0, true, bench.now_ms);
+    bench.settle();
+    let (id, _, _, applied, _) = bench.take_call();
+    assert_eq!(applied, Some(at(6)));
+    bench.written(id, at(7), encoded(&page(6, &[7], false)));
+    // A beat asks what is untold, so it comes behind the word.
+    bench.run_until(bench.now_ms + 60_000, true);
+    assert_eq!(bench.take_sent(), [Sent::Beat(Some(at(7))), Sent::Beat(None)]);
+    bench.run_until(bench.now_ms + 60_000, true);
+    assert_eq!(bench.take_sent(), [Sent::Beat(None)], "once is enough");
+    assert_eq!((bench.phone.stats().pulls, bench.phone.stats().gaps), (0, 0));
+}
+
+#[test]
+fn a_notify_behind_the_answer_of_a_write_is_answered_for_both() {
+    let mut bench = Bench::synced(4);
+    let id = bench.write();
+    bench.written(id, at(5), encoded(&page(4, &[5], false)));
+    bench.notify(at(6), Some(page(5, &[6], false)));
+    assert_eq!((bench.applied(), bench.take_sent()), (vec![5, 6], vec![Sent::Beat(Some(at(6)))]));
+    let id = bench.write();
+    bench.written(id, at(7), encoded(&page(6, &[7], false)));
+    bench.take_sent();
+    bench.notify(at(7), None);
+    assert_eq!(bench.take_sent(), [Sent::Beat(Some(at(7)))], "the server does not know, so it is said");
+}
+
+#[test]
+fn an_answer_that_gives_what_is_not_here_leads_to_a_pull() {
+    let cases: [(&str, Bytes, u32); 4] = [
+        ("it begins beyond the cursor", encoded(&page(6, &[7], false)), 1),
+        ("it ends elsewhere than the answer says", encoded(&page(4, &[5], false)), 1),
+        ("it is no page", Bytes::from_static(b"\xff\xff"), 0),
+        ("it has none", Bytes::new(), 0),
+    ];
+    for (what, bytes, gaps) in cases {
+        let mut bench = Bench::synced(4);
+        let id = bench.write();
+        bench.written(id, at(7), bytes);
+        assert_eq!(bench.applied(), [], "{what}");
+        assert_eq!(bench.phone.stats().gaps, gaps, "{what}");
+        let (pull, request) = bench.take_pull();
+        assert_eq!(request.cursor.map(|cursor| cursor.number), Some(4), "{what}");
+        bench.answer(pull, &page(4, &[5, 6, 7], false));
+        assert_eq!((bench.applied(), bench.take_sent()), (vec![5, 6, 7], vec![Sent::Beat(Some(at(7)))]));
+    }
+}
+
+#[test]
+fn an_answer_that_comes_too_late_still_tells_what_it_gave() {
+    let mut bench = Bench::synced(4);
+    let id = bench.write();
+    bench.run_until(bench.now_ms + 10_000, true);
+    assert_eq!(bench.phone.stats().replies_late, 0);
+    bench.take_sent();
+    bench.written(id, at(5), encoded(&page(4, &[5], false)));
+    assert_eq!((bench.phone.stats().replies_late, bench.applied()), (1, vec![]));
+    let (pull, _) = bench.take_pull();
+    bench.answer(pull, &page(4, &[5], false));
+    assert_eq!(bench.applied(), [5]);
 }

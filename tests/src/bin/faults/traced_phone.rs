@@ -40,6 +40,7 @@ pub fn run(args: &Args) -> Result<bool> {
             id: Bytes::copy_from_slice(&id.0),
             to: args.to,
             text: format!("traced text {message}"),
+            wants_page: false,
         };
         std::fs::write(&args.file, format!("phone sends {message}"))?;
         send(&mut phone, message * ATTEMPTS_MAX, &request.encode_to_vec())?;
