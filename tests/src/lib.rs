@@ -4,7 +4,7 @@
 //! leaves nothing behind: each of the three cleans up when it is dropped, also when the test fails.
 //!
 //! Names carry meaning for `tests/run`: a test that needs `strace` has `strace` in its name, one that needs
-//! network namespaces (`ip netns`, and the right to make them) has `netns`. Where the tool is missing, those are
+//! network namespaces (`ip netns`, and the right to make them) has `netns`, one that needs FUSE `with_fuse`. Where the tool is missing, those are
 //! left out and told by name. A test that can do more when there is time asks [`is_long`].
 
 #![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! Power cuts. They need FUSE: `fuse` in the names says so, and `tests/run` skips them by name where it is not.
+//! Power cuts. They need FUSE: `with_fuse` in their names says so, and `tests/run` skips them by name where it is not.
 
 use std::fs;
 use std::path::Path;
@@ -33,7 +33,7 @@ fn power_cut(args: &[&str]) -> (Option<i32>, String, Value) {
 }
 
 #[test]
-fn fuse_power_cuts_lose_nothing_that_was_acknowledged() {
+fn with_fuse_power_cuts_lose_nothing_that_was_acknowledged() {
     let rounds = if is_long() { ROUNDS_LONG } else { ROUNDS };
     let mut args = vec!["--rounds".to_owned(), rounds.to_string()];
     if let Ok(seed) = std::env::var("MOORGATE_SEED") {
@@ -50,7 +50,7 @@ fn fuse_power_cuts_lose_nothing_that_was_acknowledged() {
 }
 
 #[test]
-fn fuse_a_commit_without_fdatasync_is_found_by_a_power_cut() {
+fn with_fuse_a_commit_without_fdatasync_is_found_by_a_power_cut() {
     let plant = ["--rounds", "3", "--seed", "5", "--drain", "3", "--plant", "no-sync"];
     let (code, said, figures) = power_cut(&plant);
     assert_eq!(code, Some(1), "{said}");
@@ -59,7 +59,7 @@ fn fuse_a_commit_without_fdatasync_is_found_by_a_power_cut() {
 }
 
 #[test]
-fn fuse_a_first_start_that_is_cut_anywhere_is_followed_by_a_good_one() {
+fn with_fuse_a_first_start_that_is_cut_anywhere_is_followed_by_a_good_one() {
     let starts = if is_long() { FIRST_STARTS_LONG } else { FIRST_STARTS };
     let mut random = StdRng::seed_from_u64(starts);
     for start in 0..starts {

@@ -1,4 +1,4 @@
-//! What may go wrong with a store and its disk: each a scenario of `faults`, and each under load. Those with `fuse` in
+//! What may go wrong with a store and its disk: each a scenario of `faults`, and each under load. Those with `with_fuse` in
 //! their names need FUSE, and `tests/run` skips them by name where it is not.
 
 use std::fs;
@@ -34,22 +34,22 @@ fn holds(name: &str) {
 }
 
 #[test]
-fn fuse_a_sync_that_fails_stops_the_backend_and_loses_nothing() {
+fn with_fuse_a_sync_that_fails_stops_the_backend_and_loses_nothing() {
     holds("sync-fails");
 }
 
 #[test]
-fn fuse_a_full_disk_refuses_writes_and_nothing_else() {
+fn with_fuse_a_full_disk_refuses_writes_and_nothing_else() {
     holds("disk-full");
 }
 
 #[test]
-fn fuse_a_slow_disk_acknowledges_only_what_it_has() {
+fn with_fuse_a_slow_disk_acknowledges_only_what_it_has() {
     holds("slow-disk");
 }
 
 #[test]
-fn fuse_reads_that_fail_hurt_only_who_needs_them() {
+fn with_fuse_reads_that_fail_hurt_only_who_needs_them() {
     holds("read-errors");
 }
 

@@ -110,7 +110,9 @@ impl Core {
             self.scratch.clear();
             encode_number(number, &mut self.scratch);
             encode_varint(version, &mut self.scratch);
-            self.put_scratch(section, &keys::item(id, origin, item));
+            if !planted(Fault::IndexBehind) {
+                self.put_scratch(section, &keys::item(id, origin, item));
+            }
         }
         self.hot.put_row(id, number, row);
         self.effect(section, Effect::Row { user: place, number });

@@ -14,6 +14,8 @@ pub(super) enum Fault {
     DropDuty,
     /// The number of a failed row is given again.
     NumberTwice,
+    /// The index of newest versions is not written with its row.
+    IndexBehind,
     /// Ids of uploads are forgotten while they can be repeated.
     ExpireEarly,
 }

@@ -1,4 +1,4 @@
-//! The disk as the kernel shows it. Needs `/dev/fuse`: `fuse` in the names says so.
+//! The disk as the kernel shows it. Needs `/dev/fuse`: `with_fuse` in their names says so.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -24,7 +24,7 @@ fn write_synced(dir: &WorkDir, name: &str, text: &str) {
 }
 
 #[test]
-fn fuse_files_are_files_and_a_cut_takes_what_was_not_synced() {
+fn with_fuse_files_are_files_and_a_cut_takes_what_was_not_synced() {
     let (dir, disk) = mounted();
     fs::create_dir(dir.join("sub")).expect("a directory");
     write_synced(&dir, "kept", "text");
@@ -46,7 +46,7 @@ fn fuse_files_are_files_and_a_cut_takes_what_was_not_synced() {
 }
 
 #[test]
-fn fuse_the_power_goes_at_the_step_that_was_named() {
+fn with_fuse_the_power_goes_at_the_step_that_was_named() {
     let (dir, disk) = mounted();
     write_synced(&dir, "a", "before");
     disk.arm(Trip { step: Some(Step::Sync), count: 2, is_taken: false });
@@ -72,7 +72,7 @@ fn fuse_the_power_goes_at_the_step_that_was_named() {
 }
 
 #[test]
-fn fuse_syncs_fail_lie_and_reads_fail_as_told() {
+fn with_fuse_syncs_fail_lie_and_reads_fail_as_told() {
     let (dir, disk) = mounted();
     write_synced(&dir, "a", "text");
     let mut file = OpenOptions::new().read(true).append(true).open(dir.join("a")).expect("there");
@@ -88,7 +88,7 @@ fn fuse_syncs_fail_lie_and_reads_fail_as_told() {
 }
 
 #[test]
-fn fuse_a_full_disk_says_so_before_and_when_it_is() {
+fn with_fuse_a_full_disk_says_so_before_and_when_it_is() {
     let (dir, disk) = mounted();
     disk.set_room(Some(1 << 20));
     let said = nix::sys::statvfs::statvfs(dir.path()).expect("told");
@@ -98,7 +98,7 @@ fn fuse_a_full_disk_says_so_before_and_when_it_is() {
 }
 
 #[test]
-fn fuse_bytes_are_damaged_behind_the_back() {
+fn with_fuse_bytes_are_damaged_behind_the_back() {
     let (dir, disk) = mounted();
     write_synced(&dir, "a", "text");
     assert!(disk.damage(Path::new("a"), |bytes| bytes[1] = b'o'));

@@ -3,6 +3,7 @@
 mod cold;
 mod crashes;
 mod full;
+mod index;
 mod plants;
 mod presence;
 mod sync;

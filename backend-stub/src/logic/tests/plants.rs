@@ -11,6 +11,7 @@ const PROOFS: &[(Fault, &str)] = &[
     (Fault::VisibleEarly, "crashes::nothing_is_lost_doubled_or_reordered"),
     (Fault::DropDuty, "crashes::nothing_is_lost_doubled_or_reordered"),
     (Fault::NumberTwice, "cold::what_the_store_failed_is_not_applied_and_its_number_stays_void"),
+    (Fault::IndexBehind, "index::a_version_that_a_far_later_row_replaced_is_not_in_the_log"),
     (Fault::ExpireEarly, "cold::ids_of_uploads_are_forgotten_after_their_memory_and_never_before"),
 ];
 
