@@ -95,6 +95,9 @@ fn run_all(first: u64, cli: &Cli, options: &Options) -> Vec<Outcome> {
 
 fn tell(outcome: &Outcome, cli: &Cli) {
     if outcome.is_good() {
+        if let Some(gaps) = outcome.counts.get("gaps").filter(|_| cli.counts) {
+            println!("seed {}: {gaps} gaps", outcome.seed);
+        }
         if cli.seeds == 1 {
             println!("seed {}: good; {} events, hash {:016x}", outcome.seed, outcome.events, outcome.hash);
         }

@@ -146,6 +146,23 @@ impl Backend {
         }
     }
 
+    /// What is held though nobody wants it any more.
+    pub fn left_over(&self) -> Vec<String> {
+        let Some(process) = &self.process else { return Vec::new() };
+        let mut left = Vec::new();
+        let handlers: usize = process.peers.values().map(|line| line.peer.handlers()).sum();
+        for (what, is) in [
+            ("handlers", handlers as u64),
+            ("calls", process.calls.len() as u64),
+            ("duties", process.core.counters().duties),
+        ] {
+            if is != 0 {
+                left.push(format!("the backend holds {is} {what} in memory"));
+            }
+        }
+        left
+    }
+
     pub fn connected(&mut self, conn: ConnId, shared: &mut Shared) {
         if self.process.is_none() {
             return shared.answer(conn, None);

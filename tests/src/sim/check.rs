@@ -46,6 +46,8 @@ pub fn at_the_end(world: &mut World) {
         world.shared.complain(format!("{:?}", verdict.counts));
         verdict.complaints.into_iter().take(3).for_each(|words| world.shared.complain(words));
     }
+    let left = world.gates.iter().flat_map(|gate| gate.left_over()).chain(world.backend.left_over());
+    left.collect::<Vec<_>>().into_iter().for_each(|words| world.shared.complain(words));
     let mut users: Vec<u64> = world.phones.iter().map(|phone| phone.user).collect();
     users.dedup();
     for user in users {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use backend_stub::storage::memory::Memory;
-use backend_stub::storage::{Batch, ChangeLog, Completion, Full, Read};
+use backend_stub::storage::{Batch, ChangeLog, Completion, Full, Read, ReadError};
 
 use super::plant::Plant;
 use super::queue::Event;
@@ -30,6 +30,8 @@ pub struct Disk {
     /// Numbers that were written a second time, to be complained of.
     twice: Vec<(u64, u64)>,
     pub is_slow: bool,
+    /// Of reads so many in a thousand fail.
+    pub unreadable_permille: u64,
     /// A commit failed since the process began.
     has_failed: bool,
     plant: Option<Plant>,
@@ -60,6 +62,7 @@ impl Disk {
             newest: BTreeMap::new(),
             twice: Vec::new(),
             is_slow: false,
+            unreadable_permille: 0,
             has_failed: false,
             plant,
         }
@@ -142,7 +145,14 @@ impl Disk {
         for _ in 0..shared.random.between(1, waiting.max(1)) {
             self.memory.answer(partition);
         }
-        let done = self.done();
+        let mut done = self.done();
+        for completion in &mut done {
+            if let Completion::Read { answer, .. } = completion
+                && shared.random.chance(self.unreadable_permille)
+            {
+                *answer = Err(ReadError("a sector is damaged".to_owned()));
+            }
+        }
         self.send_word(partition, false, done, life, shared);
         self.start(life, shared);
     }

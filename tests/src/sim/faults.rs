@@ -15,7 +15,7 @@ impl World {
         let at_us = from_us + self.shared.random.below(2 * every_us) + 1;
         self.shared.queue.push(at_us, Event::Fault);
         let w = self.shared.plan.weights;
-        let faults: [(u64, fn(&mut Self)); 13] = [
+        let faults: [(u64, fn(&mut Self)); 14] = [
             (w.cut_phone, Self::cut_phone),
             (w.cut_link, Self::cut_link),
             (w.hold_phone, Self::hold_phone),
@@ -29,6 +29,7 @@ impl World {
             (w.race, Self::race),
             (w.drain, Self::drain),
             (w.part, Self::part),
+            (w.unreadable, Self::unreadable),
         ];
         self.shared.count("faults", 1);
         let mut at = self.shared.random.below(faults.iter().map(|(weight, _)| weight).sum());
@@ -131,6 +132,13 @@ impl World {
     fn slow_disk(&mut self) {
         self.backend.disk.is_slow = !self.backend.disk.is_slow;
         self.shared.note("the disk is slow: {a}", [u64::from(self.backend.disk.is_slow), 0, 0]);
+    }
+
+    /// Reads fail, until they do not.
+    fn unreadable(&mut self) {
+        let permille = self.shared.random.pick(&[0, 0, 30, 300, 1000]);
+        self.shared.note("of a thousand reads {a} fail", [permille, 0, 0]);
+        self.backend.disk.unreadable_permille = permille;
     }
 
     fn fail_commit(&mut self) {

@@ -129,6 +129,31 @@ impl Gate {
         }
     }
 
+    /// What is held though nobody wants it any more.
+    pub fn left_over(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for shard in &self.shards {
+            let counters = &shard.table.desk.counters;
+            let held = shard.table.desk.extras.len() - shard.table.desk.free_extras.len();
+            let link = shard.table.desk.links[0].as_deref();
+            for (what, is, should) in [
+                ("calls in flight", counters.calls_in_flight.value(), 0),
+                // A report may be out.
+                ("calls of the link", link.map_or(0, |link| link.caller.calls().saturating_sub(1)) as u64, 0),
+                ("bytes that wait", counters.queued_bytes.value(), 0),
+                ("bytes of frames half received", counters.partial_bytes.value(), 0),
+                ("extras held", held as u64, 0),
+                ("extras counted", counters.with_extra.value(), 0),
+                ("connections counted", counters.connections.value(), shard.conns.len() as u64),
+            ] {
+                if is != should {
+                    left.push(format!("gateway {}: {what}: {is}, not {should}", self.index));
+                }
+            }
+        }
+        left
+    }
+
     /// SIGKILL: all its connections end, and their peers learn of it or not.
     pub fn crash(&mut self, shared: &mut Shared) {
         shared.note("gateway {a} dies", [self.index as u64, 0, 0]);

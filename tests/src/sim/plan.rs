@@ -19,6 +19,7 @@ pub struct Weights {
     pub race: u64,
     pub drain: u64,
     pub part: u64,
+    pub unreadable: u64,
 }
 
 /// A run.
@@ -84,6 +85,7 @@ impl Plan {
             race: weight(8),
             drain: weight(3),
             part: weight(4),
+            unreadable: weight(3),
         };
         let delay = |r: &mut Random, most: u64| {
             let from = r.spread(most);

@@ -289,6 +289,7 @@ impl World {
         self.shared.note("load and faults end", [0; 3]);
         self.calm_us = self.shared.now_us;
         self.backend.disk.is_slow = false;
+        self.backend.disk.unreadable_permille = 0;
         self.parted_until_us.fill(0);
         if self.shared.plan.tells_cuts {
             self.shared.tell_cut();
