@@ -32,8 +32,28 @@ impl messages::Server<u64> for Served {
     }
 
     async fn create_group(&self, _: &u64, _: pb::CreateGroupRequest) -> Result<pb::CreateGroupReply, Status> {
-        Err(Status::new(Code::Denied, "not here"))
+        Err(not_here())
     }
+
+    async fn recall(&self, _: &u64, _: pb::RecallRequest) -> Result<pb::ChangeReply, Status> {
+        Err(not_here())
+    }
+
+    async fn mark(&self, _: &u64, _: pb::MarkRequest) -> Result<pb::MarkReply, Status> {
+        Err(not_here())
+    }
+
+    async fn change_group(&self, _: &u64, _: pb::ChangeGroupRequest) -> Result<pb::ChangeReply, Status> {
+        Err(not_here())
+    }
+
+    async fn typing(&self, _: &u64, _: pb::TypingRequest) -> Result<pb::TypingReply, Status> {
+        Err(not_here())
+    }
+}
+
+fn not_here() -> Status {
+    Status::new(Code::Denied, "not here")
 }
 
 /// A channel that ends in `dispatch`, as user 7.

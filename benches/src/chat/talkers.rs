@@ -226,6 +226,7 @@ impl Talkers {
             },
             text: text.write(self.shared.text_bytes),
             wants_page: true,
+            ..Default::default()
         };
         self.observations.push(Observation::Sent { id, sender, to });
         let what = What::Message { id, intended_us };

@@ -77,7 +77,11 @@ pub(super) fn log_in(
                 // The name is taken: it may be this user's, with another first password.
                 PhoneEvent::Reply { status: Code::Exists, .. } if !is_second => {
                     is_second = true;
-                    let log_in = pb::LogInRequest { name: name.clone(), password: password.clone(), ..Default::default() };
+                    let log_in = pb::LogInRequest {
+                        name: name.clone(),
+                        password: password.clone(),
+                        ..Default::default()
+                    };
                     phone.call_method(&account::LOG_IN, &log_in, clock.now_ms());
                 }
                 PhoneEvent::Reply { status, body, .. } => {

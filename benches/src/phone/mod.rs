@@ -219,7 +219,7 @@ impl Talk {
                 self.say(&format!("-- sync failed: {}: {text}", status.name()))
             }
             PhoneEvent::GoAway { .. } => self.say("-- the server is going away"),
-            PhoneEvent::Gap { .. } | PhoneEvent::Repeat { .. } => {}
+            PhoneEvent::Notice { .. } | PhoneEvent::Gap { .. } | PhoneEvent::Repeat { .. } => {}
         }
     }
 
@@ -271,7 +271,13 @@ impl Talk {
         match command {
             Command::Send { to, text } => {
                 let Some(to_id) = self.book.id(&to) else { return };
-                let request = pb::SendRequest { id, to: to_id, text: text.clone(), wants_page: true };
+                let request = pb::SendRequest {
+                    id,
+                    to: to_id,
+                    text: text.clone(),
+                    wants_page: true,
+                    ..Default::default()
+                };
                 let handle = self.phone.call_method(&messages::SEND, &request, now_ms);
                 self.asked.insert(handle, Asked::Send { to, text });
             }

@@ -139,6 +139,7 @@ pub enum Event {
     NotifiedAgain,
     Coalesced,
     Skipped,
+    Notice,
 }
 
 /// What is wanted when a timer ran.

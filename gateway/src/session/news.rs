@@ -6,8 +6,8 @@
 //! What was given keeps silence until a beat that says nothing new: only what the phone itself says ends the duty to
 //! tell it.
 
-use proto_wire::frame::{Class, Inline, Notify};
-use proto_wire::limits::MAX_INLINE_BYTES;
+use proto_wire::frame::{self, Class, Inline, Notify};
+use proto_wire::limits::{MAX_INLINE_BYTES, MAX_SKIPPABLE_BODY_BYTES};
 use proto_wire::names::Cursor;
 
 use super::{Event, Owner, Session, State, flag};
@@ -58,6 +58,18 @@ impl Session {
             return;
         }
         self.notify(news.class, self.inline_of(news), owner);
+    }
+
+    /// A notice that stands in no log. A phone whose queue waits gets it all the same: it is small, and the queue
+    /// has its bound.
+    pub fn handle_event(&mut self, notice: &[u8], owner: &mut impl Owner) {
+        if self.state != State::Live || notice.len() > MAX_SKIPPABLE_BODY_BYTES {
+            return;
+        }
+        owner.counted(Event::Notice);
+        let out = owner.out();
+        frame::put_header(out, frame::kind::EVENT, notice.len());
+        out.extend_from_slice(notice);
     }
 
     /// The phone says what it has applied. True when that is more than before.

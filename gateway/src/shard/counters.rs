@@ -98,6 +98,8 @@ counts! {
     notified_again: total;
     #[doc = "News that only raised the number of an outstanding notify."]
     coalesced: total;
+    #[doc = "Notices sent that stand in no log."]
+    notices: total;
     #[doc = "News whose route was stale."]
     stale_routes: total;
     #[doc = "Frames of unknown types that were skipped."]

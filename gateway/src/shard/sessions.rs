@@ -275,6 +275,7 @@ impl Owner for Desk {
             Event::NotifiedAgain => counters.notified_again.add(1),
             Event::Coalesced => counters.coalesced.add(1),
             Event::Skipped => counters.skipped.add(1),
+            Event::Notice => counters.notices.add(1),
         }
     }
 }
@@ -334,6 +335,11 @@ impl Downward for Down<'_> {
                 self.desk.counters.stale_routes.add(1);
                 stale.push(at as u32);
             }
+        }
+        for event in &request.events {
+            self.desk.with(self.slab, self.wheel, event.slot, event.generation, |session, desk| {
+                session.handle_event(&event.notice, desk);
+            });
         }
         self.close_later(&request.replaced);
         stale

@@ -41,7 +41,7 @@ fn news(online: &pb::Online, newest: u64, prev: u64, page: &'static [u8]) -> pb:
 }
 
 fn request(news: Vec<pb::News>) -> pb::NotifyRequest {
-    pb::NotifyRequest { gateway: GATEWAY, shard: 3, news, replaced: vec![] }
+    pb::NotifyRequest { gateway: GATEWAY, shard: 3, news, ..Default::default() }
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub enum PhoneEvent {
     Gap { cursor: Cursor, log_epoch: u32, after: u64, why: GapWhy },
     /// `changes` changes up to number `upto` came again and were dropped.
     Repeat { changes: usize, upto: u64 },
+    /// Something that stands in no log: somebody is typing.
+    Notice { notice: pb::Notice },
     /// A pull failed. `retries`: it will be repeated; else the next notify or connection does that.
     SyncFailed { status: Code, text: String, retries: bool },
     /// The server drains. The phone finishes what is in flight and comes back by itself.

@@ -82,6 +82,14 @@ impl Phone {
                 self.sync.handle_notify(&notify, &mut self.stats, &mut self.events);
                 Ok(())
             }
+            kind::EVENT if greeted => {
+                match pb::Notice::decode(frame.body) {
+                    Ok(notice) => self.events.push(PhoneEvent::Notice { notice }),
+                    // One of a later version: it may be skipped like a frame that is not known.
+                    Err(_) => self.stats.frames_skipped += 1,
+                }
+                Ok(())
+            }
             kind if kind::is_skippable(kind) => {
                 self.stats.frames_skipped += 1;
                 Ok(())

@@ -182,7 +182,7 @@ impl Fleet {
         let id = self.history.sent(self.user(from), to);
         let upload = self.lines[from.0].phone.upload_id(now_ms).expect("a phone that was up before");
         let (id_bytes, text) = (Bytes::copy_from_slice(&upload.0), long_text(id, self.more_text_bytes));
-        let request = pb::SendRequest { id: id_bytes, to, text, wants_page: true };
+        let request = pb::SendRequest { id: id_bytes, to, text, wants_page: true, ..Default::default() };
         self.upload(from, Upload { id, body: request.encode_to_vec().into() });
         id
     }

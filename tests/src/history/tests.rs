@@ -26,7 +26,8 @@ impl Case {
     /// The next change of a phone's log.
     fn give(&mut self, log: usize, id: MessageId, from: u64, to: u64, item: u64, group_number: u64) {
         self.numbers[log] += 1;
-        let message = pb::Message { from, to, sent_ms: 1, text: text(id), group_number, ..Default::default() };
+        let message =
+            pb::Message { from, to, sent_ms: 1, text: text(id), group_number, ..Default::default() };
         let change = pb::Change {
             number: self.numbers[log],
             item: Some(pb::ItemId { origin: from, number: item }),

@@ -417,7 +417,9 @@ fn reply_of(answer: Answer) -> (Outcome, Bytes) {
         }
         Answer::Group(reply) => method::encode(&reply),
         Answer::Report(reply) => method::encode(&reply),
-        Answer::Kv(_) => Bytes::new(),
+        Answer::Profile(profile) => method::encode(&profile),
+        Answer::Moment(moment) => method::encode(&moment),
+        Answer::Kv(_) | Answer::Done => Bytes::new(),
     };
     (Outcome::OK, encoded)
 }

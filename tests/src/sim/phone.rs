@@ -164,7 +164,7 @@ impl Phone {
         let id_bytes = Bytes::copy_from_slice(&upload.0);
         // Some as a phone that knows no pages in answers.
         let wants_page = !upload.0[15].is_multiple_of(4);
-        let request = pb::SendRequest { id: id_bytes, to, text: text(id), wants_page };
+        let request = pb::SendRequest { id: id_bytes, to, text: text(id), wants_page, ..Default::default() };
         self.upload(Upload { what: What::Message(id), body: request.encode_to_vec().into() }, shared);
     }
 
@@ -294,6 +294,7 @@ impl Phone {
                     [self.index as u64, (self.gate % shared.plan.gates) as u64, 0],
                 );
             }
+            PhoneEvent::Notice { .. } => {}
             PhoneEvent::Gap { .. } => {
                 self.gaps += 1;
                 shared.say(format!("phone {}: {event:?}", self.index));

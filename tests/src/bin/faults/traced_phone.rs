@@ -41,6 +41,7 @@ pub fn run(args: &Args) -> Result<bool> {
             to: args.to,
             text: format!("traced text {message}"),
             wants_page: false,
+            ..Default::default()
         };
         std::fs::write(&args.file, format!("phone sends {message}"))?;
         send(&mut phone, message * ATTEMPTS_MAX, &request.encode_to_vec())?;
