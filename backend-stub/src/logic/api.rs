@@ -75,6 +75,10 @@ pub enum Answer {
     Report(pb::ReportReply),
     Page(PageAnswer),
     Kv(Option<Bytes>),
+    Profile(pb::Profile),
+    Moment(pb::Moment),
+    /// On disk; there is nothing to say.
+    Done,
 }
 
 /// A page as it goes to the phone.

@@ -10,6 +10,7 @@ use super::outbox::Duty;
 use super::plant::{Fault, planted};
 use super::users::Place;
 use super::values::{Row, RowBody, encode_number};
+use super::verbs::{Resume, Upload};
 use super::{keys, limits};
 use crate::storage::{Query, ReadError, Rows};
 use prost::encoding::encode_varint;
@@ -27,6 +28,7 @@ pub(super) enum Waiting {
     },
     Pull {
         token: u64,
+        device: u64,
         request: pb::PullRequest,
     },
     /// A session of a report: is it behind?
@@ -35,6 +37,16 @@ pub(super) enum Waiting {
         online: pb::Online,
     },
     Deliver(Duty),
+    Upload {
+        token: u64,
+        device: u64,
+        upload: Box<Upload>,
+    },
+    Resume(Resume),
+    /// An author's moment waits for the tails of contacts.
+    Spread {
+        author: u64,
+    },
     /// A group's message waits for the tails of its members.
     Fanout {
         group: u64,
@@ -64,10 +76,15 @@ impl Core {
         match what {
             Waiting::Send { token, .. }
             | Waiting::CreateGroup { token, .. }
+            | Waiting::Upload { token, .. }
             | Waiting::Pull { token, .. }
                 if full =>
             {
                 self.refuse(token, Status::new(Code::Overloaded, "too many calls of this user wait"));
+            }
+            Waiting::Resume(resume) if full => {
+                let refusal = Status::new(Code::Overloaded, "too many calls of this user wait");
+                self.resume_refused(resume, refusal);
             }
             what => queue.push_back(what),
         }
@@ -225,9 +242,11 @@ impl Core {
             match what {
                 Waiting::Send { token, .. }
                 | Waiting::CreateGroup { token, .. }
+                | Waiting::Upload { token, .. }
                 | Waiting::Pull { token, .. } => {
                     self.answer(token, Err(broken()));
                 }
+                Waiting::Resume(resume) => self.resume_refused(resume, broken()),
                 Waiting::Report { report, online } => self.session_looked_up(report, &online, None),
                 what => self.waiting.entry(place).or_default().push_back(what),
             }
@@ -242,10 +261,13 @@ impl Core {
             match what {
                 Waiting::Send { token, device, request } => self.send(at, token, user, device, &request),
                 Waiting::CreateGroup { token, request } => self.create_group(at, token, user, &request),
-                Waiting::Pull { token, request } => self.pull_loaded(token, place, &request),
+                Waiting::Pull { token, device, request } => self.pull(at, token, user, device, &request),
                 Waiting::Report { report, online } => self.session_looked_up(report, &online, Some(place)),
                 Waiting::Deliver(duty) => self.deliver(at, duty),
                 Waiting::Fanout { group } => self.member_loaded(group),
+                Waiting::Upload { token, device, upload } => self.upload(at, token, user, device, *upload),
+                Waiting::Resume(resume) => self.resume(at, resume),
+                Waiting::Spread { author } => self.contact_loaded(author),
             }
         }
     }

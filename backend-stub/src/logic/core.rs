@@ -5,17 +5,21 @@ use std::mem;
 
 use ahash::AHashMap;
 use bytes::Bytes;
+use proto_wire::pb;
 use proto_wire::status::{Code, Status};
 
 use super::api::{Action, Answer, At, CoreConfig, Counters, KvKey};
 use super::expiry::{Expiry, ExpiryRead};
 use super::groups::Groups;
 use super::hot::Hot;
+use super::keys::Key;
 use super::limits;
+use super::moments::{Moments, SpreadRead};
 use super::news::Lanes;
-use super::outbox::{Duty, Fanout, Outbox};
+use super::outbox::{Duty, Fanout, Outbox, Task};
 use super::presence::Presence;
 use super::recovery::{Recovery, RecoveryRead};
+use super::states::States;
 use super::sync::Pull;
 use super::uploads::{CheckedUpload, Uploads};
 use super::users::{Place, Users};
@@ -34,6 +38,8 @@ pub struct Core {
     pub(super) recovery: Recovery,
     pub(super) expiry: Expiry,
     pub(super) hot: Hot,
+    pub(super) states: States,
+    pub(super) moments: Moments,
     pub(super) counters: Counters,
     pub(super) actions: VecDeque<Action>,
     /// One for each partition of the store.
@@ -92,6 +98,17 @@ pub(super) enum Effect {
         token: u64,
         key: KvKey,
     },
+    /// A record is on disk.
+    State(Key),
+    /// Contacts in this partition know of an author's moment.
+    Told {
+        author: u64,
+    },
+    /// What a call wrote is on disk.
+    Answer {
+        token: u64,
+        answer: Answer,
+    },
 }
 
 /// Why a read was asked for.
@@ -104,6 +121,9 @@ pub(super) enum Purpose {
     KvCreate { token: u64, key: KvKey, value: Bytes },
     Recovery(RecoveryRead),
     Expiry(ExpiryRead),
+    States(Vec<Key>),
+    Spread { author: u64, read: SpreadRead },
+    Said { token: u64, post: Box<pb::Post> },
 }
 
 impl Core {
@@ -118,6 +138,8 @@ impl Core {
             recovery: Recovery::default(),
             expiry: Expiry::default(),
             hot: Hot::new(config.hot_bytes),
+            states: States::default(),
+            moments: Moments::default(),
             counters: Counters::default(),
             actions: VecDeque::new(),
             partitions: (0..config.partitions).map(|_| Partition::default()).collect(),
@@ -189,6 +211,7 @@ impl Core {
         match effect {
             Effect::Row { user, number } => self.row_committed(user, number),
             Effect::Upload { user, id } => self.upload_committed(user, id),
+            Effect::Begin(duty) if matches!(duty.task, Task::Moment { .. }) => self.spread(duty, false),
             Effect::Begin(duty) => self.deliver(at, duty),
             Effect::Delivered(duty) => self.duty_landed(partition, &duty),
             Effect::BeginFanout(fanout) => self.begin_fanout(fanout),
@@ -198,6 +221,9 @@ impl Core {
                 self.kv_creating.remove(&key);
                 self.answer(token, Ok(Answer::Kv(None)));
             }
+            Effect::State(key) => self.state_committed(&key),
+            Effect::Told { author } => self.told(author),
+            Effect::Answer { token, answer } => self.answer(token, Ok(answer)),
         }
     }
 
@@ -223,6 +249,7 @@ impl Core {
             match effect {
                 Effect::Delivered(duty) => self.deliver(at, duty),
                 Effect::FannedOut(fanout) => self.fan_out_again(index as u16, fanout),
+                Effect::Told { author } => self.told_again(author),
                 _ => {}
             }
         }
@@ -236,7 +263,9 @@ impl Core {
             Effect::Begin(_) => self.counters.duties -= 1,
             // The number that the group gave is void; the message gets another one.
             Effect::BeginFanout(fanout) => self.undo_fanout(&fanout),
-            Effect::Delivered(_) | Effect::FannedOut(_) => again.push(effect),
+            Effect::Delivered(_) | Effect::FannedOut(_) | Effect::Told { .. } => again.push(effect),
+            Effect::State(key) => self.state_void(&key),
+            Effect::Answer { token, .. } => self.answer(token, Err(not_applied())),
             Effect::Kv { token } => self.answer(token, Err(not_applied())),
             Effect::KvCreated { token, key } => {
                 self.kv_creating.remove(&key);
@@ -260,6 +289,9 @@ impl Core {
             Purpose::KvCreate { token, key, value } => self.kv_checked(token, key, value, answer),
             Purpose::Recovery(read) => self.recovery_read(at, read, answer),
             Purpose::Expiry(read) => self.expiry_read(at, read, answer),
+            Purpose::States(keys) => self.states_read(at, keys, answer),
+            Purpose::Spread { author, read } => self.spread_read(at, author, read, answer),
+            Purpose::Said { token, post } => self.said_read(token, *post, answer),
         }
     }
 

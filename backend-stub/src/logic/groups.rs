@@ -4,14 +4,18 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::AHashMap;
+use prost::Message as _;
 use proto_wire::names::{GROUP_BIT, section_of};
 use proto_wire::pb;
+use proto_wire::status::{Code, Status};
 
 use super::api::At;
 use super::append::Waiting;
+use super::checks::too_many_members;
 use super::core::{Core, Effect, Purpose};
 use super::outbox::{Duty, Fanout, Task};
 use super::values::{Body, BodyHead, GroupMeta, Kind, RowBody, StoredDuty, StoredTask};
+use super::verbs::{Begin, Resume, Verb};
 use super::{keys, limits};
 use crate::storage::{Query, ReadError, Rows};
 
@@ -29,8 +33,8 @@ struct Group {
     /// The last number given.
     tail: u64,
     members: Option<Members>,
-    /// Duties that wait until the group was read.
-    waiting: VecDeque<Duty>,
+    /// Duties and calls that wait until the group was read.
+    waiting: VecDeque<Waits>,
     /// Numbered messages whose members are not all in memory yet, in order.
     fanouts: VecDeque<Fanout>,
     /// Members whose tails are being read for the first of them.
@@ -38,16 +42,22 @@ struct Group {
     touched: u16,
 }
 
+enum Waits {
+    Duty(Duty),
+    Call(Resume),
+}
+
 #[derive(Clone)]
 struct Members {
-    version: u64,
+    meta: Arc<GroupMeta>,
     /// By section, so that what one section needs comes together.
     ids: Arc<[u64]>,
 }
 
 impl Members {
-    fn new(meta: &GroupMeta) -> Self {
-        Self { version: meta.version, ids: by_section(&meta.members) }
+    fn new(meta: Arc<GroupMeta>) -> Self {
+        let ids = by_section(&meta.members);
+        Self { meta, ids }
     }
 
     fn has(&self, user: u64) -> bool {
@@ -93,11 +103,46 @@ impl Core {
         if group.loaded {
             return self.apply_to_group(at, id, duty);
         }
-        group.waiting.push_back(duty);
+        group.waiting.push_back(Waits::Duty(duty));
         if !group.loading {
             group.loading = true;
             self.read_group(id);
         }
+    }
+
+    pub(super) fn is_group_loaded(&self, id: u64) -> bool {
+        self.groups.groups.get(&id).is_some_and(|group| group.loaded)
+    }
+
+    /// Gives the continuation back when the group is in memory; else it is taken up once it is.
+    pub(super) fn need_group(&mut self, id: u64, resume: Resume) -> Option<Resume> {
+        let sweep = self.presence.sweep();
+        let group = self.groups.groups.entry(id).or_default();
+        group.touched = sweep;
+        if group.loaded {
+            return Some(resume);
+        }
+        if group.waiting.len() >= limits::MAX_WAITING {
+            let refusal = Status::new(Code::Overloaded, "too many calls wait for this group");
+            self.resume_refused(resume, refusal);
+            return None;
+        }
+        group.waiting.push_back(Waits::Call(resume));
+        if !group.loading {
+            group.loading = true;
+            self.read_group(id);
+        }
+        None
+    }
+
+    /// A group as it is now, if this user is a member. `need_group` has brought it.
+    pub(super) fn group_of(&self, id: u64, user: u64) -> Result<&Arc<GroupMeta>, Status> {
+        let members = self.groups.groups.get(&id).and_then(|group| group.members.as_ref());
+        let members = members.ok_or_else(|| Status::new(Code::NotFound, "there is no such group"))?;
+        if !members.has(user) {
+            return Err(Status::new(Code::Denied, "only members write to a group"));
+        }
+        Ok(&members.meta)
     }
 
     fn read_group(&mut self, id: u64) {
@@ -120,16 +165,38 @@ impl Core {
         let Some(group) = self.groups.groups.get_mut(&id) else { return };
         let meta = match &answer {
             Ok(rows) => rows[0].value().map(|value| GroupMeta::decode(value)).transpose(),
-            Err(_) => return self.presence.read_groups_again.push(id),
+            Err(_) => return self.group_unreadable(id),
         };
-        let Ok(meta) = meta else { return self.presence.read_groups_again.push(id) };
+        let Ok(meta) = meta else { return self.group_unreadable(id) };
         let last = answer.ok().and_then(|rows| keys::last_number(&rows[1].rows.first()?.0));
-        group.tail = last.unwrap_or(0);
-        group.members = meta.map(|meta| Members::new(&meta));
+        // Numbers of failed commits are not given again.
+        group.tail = group.tail.max(last.unwrap_or(0));
+        group.members = meta.map(|meta| Members::new(meta.into()));
         group.loading = false;
         group.loaded = true;
-        for duty in std::mem::take(&mut group.waiting) {
-            self.apply_to_group(at, id, duty);
+        for waits in std::mem::take(&mut group.waiting) {
+            match waits {
+                Waits::Duty(duty) => self.deliver_to_group(at, id, duty),
+                Waits::Call(resume) => self.resume(at, resume),
+            }
+        }
+    }
+
+    /// Calls are told; duties wait for another try at the next tick.
+    fn group_unreadable(&mut self, id: u64) {
+        self.presence.read_groups_again.push(id);
+        let Some(group) = self.groups.groups.get_mut(&id) else { return };
+        for waits in std::mem::take(&mut group.waiting) {
+            match waits {
+                Waits::Duty(_) => {
+                    if let Some(group) = self.groups.groups.get_mut(&id) {
+                        group.waiting.push_back(waits);
+                    }
+                }
+                Waits::Call(resume) => {
+                    self.resume_refused(resume, Status::new(Code::Internal, "this group cannot be read"));
+                }
+            }
         }
     }
 
@@ -149,51 +216,102 @@ impl Core {
             }
             (Task::Group { sender, number, body, .. }, Some(members)) => {
                 let (members, sender, number) = (members.clone(), *sender, *number);
-                match body.numbered(group.tail + 1) {
-                    Ok(body) => {
+                let outcome = body.numbered(group.tail + 1).map_err(|error| error.to_string());
+                let change =
+                    body.split().ok().filter(|(head, _)| head.kind == Kind::Event).map(|(_, event)| {
+                        let event = pb::GroupEvent::decode(event).map_err(|error| error.to_string())?;
+                        changed(&members.meta, &event).map_err(|status| status.text)
+                    });
+                match (outcome, change) {
+                    (Ok(body), None) => {
                         self.remember(section_of(id), id, sender, number);
-                        self.number_in_group(at, id, duty, body, &members);
+                        self.number_in_group(at, id, Some(duty), body, &members);
                     }
-                    Err(error) => self.dead_letter(&duty, &error.to_string()),
+                    (Ok(body), Some(Ok(meta))) => {
+                        self.remember(section_of(id), id, sender, number);
+                        self.group_changes(at, id, duty, body, &members, meta);
+                    }
+                    (Err(reason), _) | (_, Some(Err(reason))) => self.dead_letter(&duty, &reason),
                 }
             }
             (Task::Create { .. }, Some(_)) => self.dead_letter(&duty, "there is such a group already"),
             (Task::Create { meta, .. }, None) => {
-                let members = Members::new(meta);
-                group.members = Some(members.clone());
                 let meta = meta.clone();
-                self.scratch.clear();
-                meta.encode(&mut self.scratch);
-                self.put_scratch(section_of(id), &keys::group(id, meta.version));
-                self.number_in_group(at, id, duty, state_body(id, &meta), &members);
+                let members = self.put_group(id, &meta);
+                self.number_in_group(at, id, Some(duty), state_body(id, &meta), &members);
             }
-            (Task::User { .. }, _) => {}
+            (Task::User { .. } | Task::Peer { .. } | Task::Receipt { .. } | Task::Moment { .. }, _) => {}
         }
     }
 
+    /// A new membership, in the batch that gathers.
+    fn put_group(&mut self, id: u64, meta: &Arc<GroupMeta>) -> Members {
+        let members = Members::new(meta.clone());
+        self.scratch.clear();
+        meta.encode(&mut self.scratch);
+        self.put_scratch(section_of(id), &keys::group(id, meta.version));
+        if let Some(group) = self.groups.groups.get_mut(&id) {
+            group.members = Some(members.clone());
+        }
+        members
+    }
+
+    /// One commit: the new membership, what happened, and the state that comes of it. What happened goes to all who
+    /// were or are members; the state to those who are.
+    fn group_changes(&mut self, at: At, id: u64, duty: Duty, event: Body, before: &Members, meta: GroupMeta) {
+        let meta = Arc::new(meta);
+        let after = self.put_group(id, &meta);
+        let hear = if after.ids.len() >= before.ids.len() { &after } else { before };
+        self.number_in_group(at, id, Some(duty), event, hear);
+        if !after.ids.is_empty() {
+            self.number_in_group(at, id, None, state_body(id, &meta), &after);
+        }
+    }
+
+    /// Invites, leaves, removes, renames, hands over: the caller's row, and the duty to the group.
+    pub(super) fn change_group(&mut self, at: At, begin: Begin) {
+        let (user, id, place) = (begin.user, begin.id, begin.place);
+        let Verb::ChangeGroup { group, .. } = begin.verb else { return };
+        let Some(Resume::Verb(begin)) = self.need_group(group, Resume::Verb(Box::new(begin))) else { return };
+        let Verb::ChangeGroup { change, .. } = begin.verb else { return };
+        let number = self.users.peek(place).tail + 1;
+        let event = pb::GroupEvent { group, by: user, time_ms: at.unix_ms, group_number: 0, ..change };
+        let outcome = self.group_of(group, user).and_then(|meta| changed(meta, &event)).map(|_| {
+            let head = BodyHead { deleted: false, kind: Kind::Event, origin: user, item: number, version: 1 };
+            let body = Body::encode(head, &event);
+            self.append(place, RowBody::Own(body.clone()), None);
+            self.begin_duty(at, section_of(user), Task::Group { group, sender: user, number, body });
+            number
+        });
+        self.applied_verb(at, user, id, outcome);
+    }
+
     /// One commit in the home section: the group's number, the body, the duty to the members.
-    fn number_in_group(&mut self, at: At, id: u64, duty: Duty, body: Body, members: &Members) {
+    fn number_in_group(&mut self, at: At, id: u64, duty: Option<Duty>, body: Body, members: &Members) {
         let Some(group) = self.groups.groups.get_mut(&id) else { return };
         group.tail += 1;
         let number = group.tail;
         let section = section_of(id);
         self.open(section).put(&keys::body(section, id, number), &body.0);
         self.hot.put_body(id, number, body.clone());
-        let task = StoredTask::Fanout { group: id, number, version: members.version };
+        let task = StoredTask::Fanout { group: id, number, version: members.meta.version };
         let sequence = self.put_duty(section, &StoredDuty { created_ms: at.unix_ms, task });
-        self.end_with(section, &duty);
-        self.effect(section, Effect::Delivered(duty));
+        if let Some(duty) = duty {
+            self.end_with(section, &duty);
+            self.effect(section, Effect::Delivered(duty));
+        }
         let landed = Arc::new([]);
         let fanout = Fanout { group: id, sequence, number, body, members: members.ids.clone(), landed };
         self.effect(section, Effect::BeginFanout(fanout));
     }
 
-    /// The commit that would have made a group failed: it is not there.
+    /// The commit that would have made or changed a group failed: the disk has it as it is.
     pub(super) fn undo_fanout(&mut self, fanout: &Fanout) {
         self.counters.duties -= 1;
-        let is_birth = fanout.body.split().is_ok_and(|(head, _)| head.kind == Kind::Group && head.version == 1);
-        if let (true, Some(group)) = (is_birth, self.groups.groups.get_mut(&fanout.group)) {
-            group.members = None;
+        let changes =
+            fanout.body.split().is_ok_and(|(head, _)| matches!(head.kind, Kind::Group | Kind::Event));
+        if let (true, Some(group)) = (changes, self.groups.groups.get_mut(&fanout.group)) {
+            group.loaded = false;
         }
     }
 
@@ -263,8 +381,7 @@ impl Core {
             }
             for member in members {
                 let place = self.user(*member);
-                let is_later = *member == head.origin && head.version > 1;
-                let item = is_later.then_some((head.origin, head.item, head.version));
+                let item = is_later(&head, *member).then_some((head.origin, head.item, head.version));
                 self.append(place, RowBody::Group { group: *group, number: *number }, item);
             }
             if !partitions.contains(&partition) {
@@ -324,6 +441,66 @@ fn state_body(group: u64, meta: &GroupMeta) -> Body {
     let state =
         pb::GroupState { group, name: meta.name.clone(), members: meta.members.clone(), owner: meta.owner };
     Body::encode(head, &state)
+}
+
+/// Whether a member has an earlier version of the item: its writer has the one without a number; all have it when
+/// it was taken back, or when it is a later state of the group.
+fn is_later(head: &BodyHead, member: u64) -> bool {
+    match head.kind {
+        Kind::Group => head.version > 1,
+        _ => head.version > 2 || (head.version > 1 && member == head.origin),
+    }
+}
+
+/// What a change makes of a group, if the one who wants it may.
+fn changed(meta: &GroupMeta, event: &pb::GroupEvent) -> Result<GroupMeta, Status> {
+    let mut next = GroupMeta { version: meta.version + 1, ..meta.clone() };
+    let is_member = |user: &u64| meta.members.contains(user);
+    let owner_only = || match event.by == meta.owner {
+        true => Ok(()),
+        false => Err(Status::new(Code::Denied, "only the owner of the group may do this")),
+    };
+    match event.action() {
+        pb::GroupAction::Invite => {
+            next.members.extend_from_slice(&event.users);
+            next.members.sort_unstable();
+            next.members.dedup();
+            if next.members.len() > proto_wire::limits::MAX_GROUP_MEMBERS {
+                return Err(too_many_members());
+            }
+            if next.members.len() == meta.members.len() {
+                return Err(Status::new(Code::Exists, "all of them are members already"));
+            }
+        }
+        pb::GroupAction::Remove => {
+            owner_only()?;
+            if event.users.contains(&meta.owner) {
+                return Err(Status::invalid("an owner leaves, and is not removed"));
+            }
+            if !event.users.iter().any(is_member) {
+                return Err(Status::new(Code::NotFound, "none of them is a member"));
+            }
+            next.members.retain(|member| !event.users.contains(member));
+        }
+        pb::GroupAction::Leave => {
+            next.members.retain(|member| *member != event.by);
+            if meta.owner == event.by {
+                // The group goes to whoever has the lowest id: nobody is asked, and all agree.
+                next.owner = next.members.first().copied().unwrap_or(0);
+            }
+        }
+        pb::GroupAction::Rename => next.name = event.name.clone(),
+        pb::GroupAction::Owner => {
+            owner_only()?;
+            let owner = event.users.first().copied().unwrap_or(0);
+            if !is_member(&owner) {
+                return Err(Status::new(Code::NotFound, "the new owner is not a member"));
+            }
+            next.owner = owner;
+        }
+        pb::GroupAction::Unknown => return Err(Status::invalid("it is not said what is to change")),
+    }
+    Ok(next)
 }
 
 /// How many sweeps a group or user stays untouched in memory.

@@ -14,6 +14,7 @@
 //!   M  a moment of an author         number u64 BE
 //!   E  what was said to a moment     number u64 BE, from u64 BE, number there u64 BE
 //!   Q  memory of an author's moments author u64 BE
+//!   N  how many contacts a user has
 //!   other kinds: the small key-value area (accounts: A), name
 //! ```
 //!
@@ -39,13 +40,14 @@ pub const PEER: u8 = b'C';
 pub const MOMENT: u8 = b'M';
 pub const SAID: u8 = b'E';
 pub const SEEN: u8 = b'Q';
+pub const CONTACTS: u8 = b'N';
 
 /// All kinds that the core itself writes; others are the key-value area's.
 pub const KINDS: &[u8] =
-    &[ROW, ITEM, UPLOAD, ORIGIN, GROUP, BODY, DUTY, DEAD, PEER, MOMENT, SAID, SEEN];
+    &[ROW, ITEM, UPLOAD, ORIGIN, GROUP, BODY, DUTY, DEAD, PEER, MOMENT, SAID, SEEN, CONTACTS];
 
 /// A key without an allocation. The longest is that of what was said to a moment: 35 bytes.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
     bytes: [u8; 36],
     length: u8,
@@ -66,6 +68,14 @@ impl Key {
         bytes[2..10].copy_from_slice(&owner.to_be_bytes());
         bytes[10] = kind;
         Self { bytes, length: 11 }
+    }
+
+    pub fn section(&self) -> u16 {
+        u16::from_be_bytes([self.bytes[0], self.bytes[1]])
+    }
+
+    pub fn kind(&self) -> u8 {
+        self.bytes[10]
     }
 
     fn and(mut self, more: &[u8]) -> Self {
@@ -116,6 +126,10 @@ pub fn dead(section: u16, created_ms: u64, sequence: u64) -> Key {
 
 pub fn peer(user: u64, peer: u64) -> Key {
     Key::new(section_of(user), user, PEER).number(peer)
+}
+
+pub fn contacts(user: u64) -> Key {
+    Key::new(section_of(user), user, CONTACTS)
 }
 
 pub fn moment(author: u64, number: u64) -> Key {

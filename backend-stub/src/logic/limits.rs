@@ -84,3 +84,39 @@ pub const MAX_KV_VALUE_BYTES: usize = 64 * 1024;
 
 /// When a call is refused for load: try again after this.
 pub const RETRY_AFTER_MS: u32 = 200;
+
+/// Small records in memory, beside those of commits on their way: what users keep of peers.
+pub const MAX_STATE_BYTES: usize = 16 * 1024 * 1024;
+
+/// A message may be taken back for so long.
+pub const RECALL_MS: u64 = 2 * 60 * 1000;
+
+/// Contacts of one user.
+pub const MAX_CONTACTS: u64 = 5000;
+
+/// The text of a question to be a contact, and what a user calls another.
+pub const MAX_HELLO_BYTES: usize = 256;
+pub const MAX_REMARK_BYTES: usize = 128;
+
+/// A profile and its settings are one item: it must stay far below a page.
+pub const MAX_NICK_BYTES: usize = 64;
+pub const MAX_ABOUT_BYTES: usize = 512;
+pub const MAX_SETTINGS: usize = 128;
+pub const MAX_SETTING_KEY_BYTES: usize = 64;
+pub const MAX_SETTING_BYTES: usize = 256;
+pub const MAX_LISTED_DEVICES: usize = 16;
+pub const MAX_DEVICE_NAME_BYTES: usize = 64;
+
+/// The address of an image.
+pub const MAX_URL_BYTES: usize = 512;
+
+/// Images of a moment, and contacts that it is hidden from.
+pub const MAX_POST_IMAGES: usize = 9;
+pub const MAX_HIDDEN: usize = 1000;
+
+/// Contacts that are told of a moment with one commit: small beside `MAX_OPEN_BYTES`.
+pub const CONTACTS_OF_A_PAGE: u32 = 256;
+
+/// What was said to a moment, in one answer. A comment has at most 8 KiB.
+pub const SAID_OF_A_PAGE: u32 = 100;
+pub const SAID_BYTES_OF_A_PAGE: u32 = 32 * 1024;

@@ -3,6 +3,8 @@
 
 mod api;
 mod append;
+mod checks;
+mod contacts;
 mod core;
 mod expiry;
 mod groups;
@@ -10,20 +12,26 @@ mod hot;
 mod keys;
 mod kv;
 pub mod limits;
+mod me;
+mod moments;
 mod news;
 mod outbox;
 mod page;
 mod plant;
 mod presence;
+mod recall;
 mod recovery;
 pub mod services;
+mod states;
 mod sync;
 mod uploads;
 mod users;
 mod values;
+mod verbs;
 
 pub use api::{Action, Answer, At, CoreConfig, Counters, KvKey, PageAnswer};
 pub use core::Core;
+pub use verbs::{Upload, Verb, upload_hash};
 
 #[cfg(test)]
 mod tests;

@@ -4,15 +4,19 @@
 use std::collections::VecDeque;
 
 use ahash::AHashMap;
+use bytes::Bytes;
+use prost::Message as _;
 use proto_wire::names::Cursor;
 use proto_wire::pb;
 use proto_wire::status::Status;
 
 use super::api::{Action, Answer, At};
+use super::checks::check_user;
 use super::core::Core;
 use super::limits;
 use super::presence::seconds;
 use super::users::Place;
+use super::verbs::Resume;
 
 #[derive(Default)]
 pub(super) struct Lanes {
@@ -179,7 +183,7 @@ impl Core {
         self.counters.news += news.len() as u64;
         let token = self.token();
         self.lanes.calls.insert(token, Call { lane: key, sent });
-        let request = pb::NotifyRequest { gateway, shard: u32::from(key.1), news, replaced: Vec::new() };
+        let request = pb::NotifyRequest { gateway, shard: u32::from(key.1), news, ..Default::default() };
         self.actions.push_back(Action::Notify { token, gateway, shard: key.1, request });
     }
 
@@ -188,8 +192,46 @@ impl Core {
     pub(super) fn tell_replaced(&mut self, (gateway, shard): (u16, u16), replaced: pb::Replaced) {
         let Some(gateway) = self.presence.gateway(gateway) else { return };
         let (token, replaced) = (self.token(), vec![replaced]);
-        let request = pb::NotifyRequest { gateway, shard: u32::from(shard), news: Vec::new(), replaced };
+        let request = pb::NotifyRequest { gateway, shard: u32::from(shard), replaced, ..Default::default() };
         self.actions.push_back(Action::Notify { token, gateway, shard, request });
+    }
+
+    /// Tells a user's connected devices something that stands in no log. Lost, it is lost.
+    fn tell_notice(&mut self, place: Place, notice: &pb::Notice) {
+        let notice: Bytes = notice.encode_to_vec().into();
+        let mut routes = Vec::new();
+        self.users.each_device(place, |device| {
+            if device.is_online() {
+                routes.push((device.gateway, device.shard, device.slot, device.generation));
+            }
+        });
+        for (gateway, shard, slot, generation) in routes {
+            let Some(gateway) = self.presence.gateway(gateway) else { continue };
+            let (token, events) =
+                (self.token(), vec![pb::Event { slot, generation, notice: notice.clone() }]);
+            let request =
+                pb::NotifyRequest { gateway, shard: u32::from(shard), events, ..Default::default() };
+            self.actions.push_back(Action::Notify { token, gateway, shard, request });
+        }
+    }
+
+    /// A user is typing to another. Answered at once; a blocked one types to nobody.
+    pub fn typing(&mut self, token: u64, user: u64, to: u64) {
+        if let Err(refusal) = check_user(to) {
+            return self.answer(token, Err(refusal));
+        }
+        // Who is not in memory is not connected.
+        if let Some(place) = self.users.find(to).filter(|place| self.users.peek(*place).loaded) {
+            let keys = self.block_keys(place, user);
+            if self.need(&keys, Resume::Typing { token, user, to }).is_none() {
+                return;
+            }
+            if !self.blocks(place, user) {
+                let typing = pb::notice::What::Typing(pb::Typing { from: user });
+                self.tell_notice(place, &pb::Notice { what: Some(typing) });
+            }
+        }
+        self.answer(token, Ok(Answer::Done));
     }
 
     /// What a device is told. Changes that it was not told yet go along when they are small: a phone

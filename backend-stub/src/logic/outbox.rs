@@ -1,17 +1,22 @@
 //! Duties to deliver: on disk with the change that made them, in order for each (source section,
 //! receiver), gone when the receiver's side has committed.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ahash::AHashMap;
 use bytes::Bytes;
+use prost::Message as _;
 use proto_wire::names::section_of;
+use proto_wire::pb;
+use proto_wire::status::{Code, Status};
 
 use super::api::{Action, At};
 use super::append::Waiting;
 use super::core::{Core, Effect};
 use super::plant::{Fault, planted};
-use super::values::{Body, GroupMeta, RowBody, StoredDuty, StoredTask, encode_number};
+use super::users::Place;
+use super::values::{Body, GroupMeta, Kind, PeerWord, RowBody, StoredDuty, StoredTask, encode_number};
 use super::{keys, limits};
 
 /// The outbox of all sections of this process.
@@ -22,6 +27,8 @@ pub(super) struct Outbox {
     /// Partitions in which a group's message is still to land, by home section and sequence; kept only
     /// when a store has several.
     pub left: AHashMap<(u16, u64), u16>,
+    /// Duties to a user that wait until records are read, in order.
+    pub held: AHashMap<u64, VecDeque<Duty>>,
 }
 
 /// A duty as it lies on the disk under its section and sequence, with what it delivers.
@@ -41,6 +48,12 @@ pub(super) enum Task {
     Group { group: u64, sender: u64, number: u64, body: Body },
     /// A group that is to be made.
     Create { group: u64, meta: Arc<GroupMeta> },
+    /// A word about who knows whom.
+    Peer { receiver: u64, sender: u64, number: u64, word: PeerWord },
+    /// How far the receiver's messages came.
+    Receipt { receiver: u64, sender: u64, delivered: u64, read: u64 },
+    /// A moment of an author, or its end, for the contacts.
+    Moment { author: u64, moment: u64, number: u64, withdrawn: bool },
 }
 
 /// A message with its group's number, on its way to the members.
@@ -73,6 +86,21 @@ impl Task {
                 StoredTask::Group { group: *group, sender: *sender, number: *number }
             }
             Task::Create { group, meta } => StoredTask::Create { group: *group, meta: meta.clone() },
+            Task::Peer { receiver, sender, number, word } => {
+                StoredTask::Peer { receiver: *receiver, sender: *sender, number: *number, word: word.clone() }
+            }
+            Task::Receipt { receiver, sender, delivered, read } => StoredTask::Receipt {
+                receiver: *receiver,
+                sender: *sender,
+                delivered: *delivered,
+                read: *read,
+            },
+            Task::Moment { author, moment, number, withdrawn } => StoredTask::Moment {
+                author: *author,
+                moment: *moment,
+                number: *number,
+                withdrawn: *withdrawn,
+            },
         }
     }
 }
@@ -108,23 +136,59 @@ impl Core {
             return self.dead_letter(&duty, "it could not be delivered in 7 days");
         }
         match &duty.task {
-            Task::User { receiver, .. } => self.deliver_to_user(*receiver, duty),
+            Task::User { receiver, .. } | Task::Peer { receiver, .. } | Task::Receipt { receiver, .. } => {
+                self.deliver_to_user(at, *receiver, duty)
+            }
+            Task::Moment { .. } => self.spread(duty, true),
             Task::Group { group, .. } | Task::Create { group, .. } => self.deliver_to_group(at, *group, duty),
         }
     }
 
-    /// The receiver's side: the row and the memory of its origin, in one commit.
-    fn deliver_to_user(&mut self, receiver: u64, duty: Duty) {
+    /// The receiver's side: what the duty brings and the memory of its origin, in one commit.
+    fn deliver_to_user(&mut self, at: At, receiver: u64, duty: Duty) {
         let place = self.user(receiver);
         if !self.users.peek(place).loaded {
             return self.wait(place, Waiting::Deliver(duty));
         }
-        let Task::User { sender, number, body, .. } = &duty.task else { return };
-        self.append(place, RowBody::Own(body.clone()), None);
+        let keys = self.duty_keys(place, &duty.task);
+        let Some(duty) = self.hold(place, &keys, duty) else { return };
+        if let Err(status) = self.land(at, place, &duty.task) {
+            return self.dead_letter(&duty, &status.text);
+        }
         let section = section_of(receiver);
-        self.remember(section, receiver, *sender, *number);
+        if let Task::User { sender, number, .. } | Task::Peer { sender, number, .. } = &duty.task {
+            self.remember(section, receiver, *sender, *number);
+        }
         self.end_with(section, &duty);
         self.effect(section, Effect::Delivered(duty));
+    }
+
+    fn land(&mut self, at: At, place: Place, task: &Task) -> Result<(), Status> {
+        match task {
+            Task::User { sender, body, .. } => self.land_item(place, *sender, body),
+            Task::Peer { sender, word, .. } => self.land_word(at, place, *sender, word),
+            Task::Receipt { sender, delivered, read, .. } => {
+                self.land_receipt(place, *sender, *delivered, *read)
+            }
+            Task::Group { .. } | Task::Create { .. } | Task::Moment { .. } => Ok(()),
+        }
+    }
+
+    /// A message, a comment, or a later version of one. From a blocked sender nothing is taken.
+    fn land_item(&mut self, place: Place, sender: u64, body: &Body) -> Result<(), Status> {
+        if self.blocks(place, sender) {
+            return Ok(());
+        }
+        let receiver = self.users.peek(place).id;
+        let (head, message) = body.split().map_err(|error| Status::new(Code::Internal, error.to_string()))?;
+        if head.kind == Kind::Comment
+            && pb::Comment::decode(message).is_ok_and(|comment| comment.author == receiver)
+        {
+            self.note_said(receiver, body);
+        }
+        let later = (head.version > 1).then_some((head.origin, head.item, head.version));
+        self.append(place, RowBody::Own(body.clone()), later);
+        Ok(())
     }
 
     /// Writes up to which of its numbers an origin was applied.
@@ -170,6 +234,16 @@ impl Core {
     }
 }
 
+impl Duty {
+    /// The number of the author's row, of a moment's duty.
+    pub fn moment_number(&self) -> Option<u64> {
+        match self.task {
+            Task::Moment { number, .. } => Some(number),
+            _ => None,
+        }
+    }
+}
+
 impl Task {
     fn name(&self) -> String {
         match self {
@@ -180,6 +254,11 @@ impl Task {
                 format!("message {number} of user {sender} to group {group}")
             }
             Task::Create { group, meta } => format!("group {group} of user {}", meta.owner),
+            Task::Peer { receiver, sender, .. } => format!("a word of user {sender} to user {receiver}"),
+            Task::Receipt { receiver, sender, .. } => {
+                format!("a receipt of user {sender} for user {receiver}")
+            }
+            Task::Moment { author, moment, .. } => format!("moment {moment} of user {author}"),
         }
     }
 }

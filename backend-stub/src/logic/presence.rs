@@ -32,6 +32,8 @@ pub(super) struct Presence {
     /// Users and groups that the store could not read, for the next step.
     pub load_again: Vec<Place>,
     pub read_groups_again: Vec<u64>,
+    /// Authors whose moments could not go on.
+    pub spread_again: Vec<u64>,
 }
 
 struct Gateway {
@@ -241,6 +243,16 @@ impl Core {
         }
     }
 
+    /// Ends the connection of a device, wherever it is.
+    pub(super) fn end_route(&mut self, place: Place, device: u64) {
+        let Some(device) = self.users.device(place, device).filter(|device| device.is_online()) else {
+            return;
+        };
+        let at = (device.gateway, device.shard);
+        let route = pb::Replaced { slot: device.slot, generation: device.generation };
+        self.tell_replaced(at, route);
+    }
+
     /// A phone says what it has applied: the only reason to count it as told.
     pub fn applied(&mut self, user: u64, device: u64, cursor: Cursor) {
         if cursor.log_epoch != self.config.log_epoch {
@@ -265,6 +277,8 @@ impl Core {
         self.counters.leases_ended += self.presence.expire(at.now_ms);
         self.to_load.append(&mut self.presence.load_again);
         self.read_groups_again();
+        self.spread_again();
+        self.read_states_again(at);
         self.recover_again();
         self.expire_uploads(at);
         self.sweep_step(at);

@@ -253,9 +253,11 @@ impl Core {
     fn message_checked(&mut self, at: At, found: Found, memory: &Rows, row: &Rows) {
         let Found { section, sequence, duty: StoredDuty { created_ms, task } } = found;
         let has_landed = match &task {
-            StoredTask::User { number, .. } | StoredTask::Group { number, .. } => {
-                remembered(memory) >= *number
-            }
+            StoredTask::User { number, .. }
+            | StoredTask::Group { number, .. }
+            | StoredTask::Peer { number, .. } => remembered(memory) >= *number,
+            // It only moves forward, and contacts are asked one by one.
+            StoredTask::Receipt { .. } | StoredTask::Moment { .. } => false,
             StoredTask::Create { .. } => memory.value().is_some(),
             StoredTask::Fanout { .. } => return,
         };
@@ -271,6 +273,15 @@ impl Core {
                 body(number).map(|body| Task::Group { group, sender, number, body })
             }
             StoredTask::Create { group, meta } => Some(Task::Create { group, meta }),
+            StoredTask::Peer { receiver, sender, number, word } => {
+                Some(Task::Peer { receiver, sender, number, word })
+            }
+            StoredTask::Receipt { receiver, sender, delivered, read } => {
+                Some(Task::Receipt { receiver, sender, delivered, read })
+            }
+            StoredTask::Moment { author, moment, number, withdrawn } => {
+                Some(Task::Moment { author, moment, number, withdrawn })
+            }
             StoredTask::Fanout { .. } => None,
         };
         match task {
@@ -339,6 +350,15 @@ fn message_queries(task: &StoredTask) -> [(u16, Query); 2] {
                 get(section, keys::origin(section, *receiver, *sender)),
                 get(section_of(*sender), keys::row(*sender, *number)),
             ]
+        }
+        StoredTask::Peer { receiver, sender, .. } | StoredTask::Receipt { receiver, sender, .. } => {
+            let section = section_of(*receiver);
+            let memory = get(section, keys::origin(section, *receiver, *sender));
+            [memory.clone(), memory]
+        }
+        StoredTask::Moment { author, moment, .. } => {
+            let head = get(section_of(*author), keys::moment(*author, *moment));
+            [head.clone(), head]
         }
         StoredTask::Create { group, .. } | StoredTask::Fanout { group, .. } => {
             let section = section_of(*group);

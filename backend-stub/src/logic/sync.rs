@@ -15,6 +15,7 @@ use super::core::{Core, Purpose};
 use super::page::{Ends, PageWriter, parse_snapshot_place};
 use super::users::Place;
 use super::values::{Body, Row, RowBody, decode_number};
+use super::verbs::Resume;
 use super::{keys, limits};
 use crate::storage::{Query, ReadError, Rows};
 
@@ -57,14 +58,16 @@ impl Core {
         if let Some(cursor) = request.cursor {
             self.applied(user, device, Cursor::new(cursor.log_epoch, cursor.number));
         }
-        if self.users.peek(place).loaded {
+        if !self.users.peek(place).loaded {
+            return self.wait(place, Waiting::Pull { token, device, request: request.clone() });
+        }
+        let resume = || Resume::Pull { token, user, device, request: request.clone() };
+        if self.admits_device(token, place, device, resume) {
             self.pull_loaded(token, place, request);
-        } else {
-            self.wait(place, Waiting::Pull { token, request: request.clone() });
         }
     }
 
-    pub(super) fn pull_loaded(&mut self, token: u64, place: Place, request: &pb::PullRequest) {
+    fn pull_loaded(&mut self, token: u64, place: Place, request: &pb::PullRequest) {
         let user = self.users.at(place);
         let cursor = request.cursor.unwrap_or_default();
         let is_ours = cursor.log_epoch == self.config.log_epoch && cursor.number <= user.visible;

@@ -2,18 +2,21 @@
 
 use ahash::AHashMap;
 use bytes::Bytes;
+use prost::Message as _;
 use proto_wire::names::{Cursor, GROUP_BIT, UploadId, UploadIdError, section_of};
 use proto_wire::pb;
 use proto_wire::status::{Code, Status};
 
 use super::api::{Answer, At};
 use super::append::Waiting;
+use super::checks::{check_members, check_send};
 use super::core::{Core, Effect, Purpose};
 use super::news::Written;
 use super::outbox::Task;
 use super::plant::{Fault, planted};
 use super::users::Place;
 use super::values::{Body, RowBody, Upload, UploadAnswer};
+use super::verbs::{Begin, Resume, Verb};
 use super::{keys, limits};
 use crate::storage::{Query, ReadError, Rows};
 
@@ -37,7 +40,7 @@ struct Pending {
 
 /// The connection that an upload came over: the page in its answer is for no other.
 #[derive(Debug, Clone, Copy)]
-struct Via {
+pub(super) struct Via {
     device: u64,
     /// The device's count of its connections.
     counter: u32,
@@ -51,10 +54,18 @@ pub(super) struct CheckedUpload {
     what: Change,
 }
 
+impl CheckedUpload {
+    pub fn verb(begin: Begin) -> Self {
+        let Begin { place, user, id, verb } = begin;
+        Self { user: place, user_id: user, id, what: Change::Verb(verb) }
+    }
+}
+
 /// What an upload asks for.
 pub(super) enum Change {
-    Send { to: u64, text: String },
+    Send(pb::SendRequest),
     CreateGroup { name: String, members: Vec<u64> },
+    Verb(Verb),
 }
 
 impl Core {
@@ -67,16 +78,52 @@ impl Core {
         if !self.users.peek(place).loaded {
             return self.wait(place, Waiting::Send { token, device, request: request.clone() });
         }
-        let hash = hash_of(&[b"send", &request.to.to_le_bytes(), request.text.as_bytes()]);
+        let resume = || Resume::Send { token, user, device, request: request.clone() };
+        if !self.admits_device(token, place, device, resume) || !self.knows_receiver(user, request.to, resume)
+        {
+            return;
+        }
+        let hash = hash_of_send(request);
         let via = self.users.device(place, device).filter(|device| request.wants_page && device.is_online());
         let via = via.map(|device| Via { device: device.device, counter: device.counter });
         match self.begin_upload(token, place, id, hash, via) {
-            Begun::New => self.apply_send(at, place, id, request.to, &request.text),
+            Begun::New => self.apply_send(at, place, id, request),
             Begun::Ask => {
-                let what = Change::Send { to: request.to, text: request.text.clone() };
+                let what = Change::Send(request.clone());
                 self.ask_upload(CheckedUpload { user: place, user_id: user, id, what });
             }
             Begun::Waits => {}
+        }
+    }
+
+    /// Whether all is in memory that says if a receiver takes a message: the group, or the user and whether they
+    /// block the sender. If not, the call is taken up once it is.
+    fn knows_receiver(&mut self, sender: u64, to: u64, resume: impl Fn() -> Resume) -> bool {
+        if to & GROUP_BIT != 0 {
+            return self.is_group_loaded(to) || self.need_group(to, resume()).is_some();
+        }
+        if to == sender {
+            return true;
+        }
+        let receiver = self.user(to);
+        if !self.users.peek(receiver).loaded {
+            self.wait(receiver, Waiting::Resume(resume()));
+            return false;
+        }
+        let keys = self.block_keys(receiver, sender);
+        keys.is_empty() || self.need(&keys, resume()).is_some()
+    }
+
+    /// Whether a receiver takes a message, as far as it is known here; the receiver's side decides in the end.
+    fn check_receiver(&self, sender: u64, to: u64) -> Result<(), Status> {
+        if to & GROUP_BIT != 0 {
+            return if self.is_group_loaded(to) { self.group_of(to, sender).map(drop) } else { Ok(()) };
+        }
+        match self.users.find(to) {
+            Some(receiver) if to != sender && self.blocks(receiver, sender) => {
+                Err(Status::new(Code::Denied, "this user takes no messages from you"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -103,7 +150,7 @@ impl Core {
     }
 
     /// Checks that hold for every upload, and finds the user.
-    fn begin(&mut self, at: At, token: u64, user: u64, id: &Bytes) -> Option<(Place, [u8; 16])> {
+    pub(super) fn begin(&mut self, at: At, token: u64, user: u64, id: &Bytes) -> Option<(Place, [u8; 16])> {
         let id = match UploadId::from_slice(id).and_then(|id| id.check(at.unix_ms).map(|()| id)) {
             Ok(id) => id.0,
             Err(error) => {
@@ -119,7 +166,7 @@ impl Core {
     }
 
     /// Takes note of an upload. A repeat of one in flight waits for its answer.
-    fn begin_upload(
+    pub(super) fn begin_upload(
         &mut self,
         token: u64,
         place: Place,
@@ -153,7 +200,7 @@ impl Core {
         }
     }
 
-    fn ask_upload(&mut self, upload: CheckedUpload) {
+    pub(super) fn ask_upload(&mut self, upload: CheckedUpload) {
         let partition = self.partition(section_of(upload.user_id));
         let query = Query::Get(keys::upload(upload.user_id, &upload.id).to_vec());
         self.read(partition, vec![query], Purpose::Upload(Box::new(upload)));
@@ -169,8 +216,11 @@ impl Core {
         let stored = answer.map(|rows| rows.first().and_then(Rows::value).map(|value| Upload::decode(value)));
         match stored {
             Ok(None) => match what {
-                Change::Send { to, text } => self.apply_send(at, user, id, to, &text),
+                Change::Send(request) => self.apply_send(at, user, id, &request),
                 Change::CreateGroup { name, members } => self.apply_create(at, user, id, &name, members),
+                Change::Verb(verb) => {
+                    self.apply(at, Box::new(Begin { place: user, user: user_id, id, verb }))
+                }
             },
             Ok(Some(Ok(stored))) => self.upload_known(user_id, id, stored),
             Ok(Some(Err(_))) | Err(_) => {
@@ -212,10 +262,23 @@ impl Core {
     }
 
     /// One commit: the sender's row, the id, the duty to deliver.
-    fn apply_send(&mut self, at: At, place: Place, id: [u8; 16], to: u64, text: &str) {
+    fn apply_send(&mut self, at: At, place: Place, id: [u8; 16], request: &pb::SendRequest) {
         let user = self.users.peek(place);
-        let (sender, number) = (user.id, user.tail + 1);
-        let body = Body::message(number, sender, to, at.unix_ms, text);
+        let (sender, number, to) = (user.id, user.tail + 1, request.to);
+        if let Err(refusal) = self.check_receiver(sender, to) {
+            return self.upload_failed(sender, id, &refusal);
+        }
+        let body = match &request.image {
+            None => Body::message(number, sender, to, at.unix_ms, &request.text),
+            image => {
+                let (text, image) = (request.text.clone(), image.clone());
+                let sent_ms = at.unix_ms;
+                Body::message_with(
+                    number,
+                    &pb::Message { from: sender, to, sent_ms, text, image, ..Default::default() },
+                )
+            }
+        };
         self.append(place, RowBody::Own(body.clone()), None);
         self.record_upload(sender, id, UploadAnswer::Sent { number, time_ms: at.unix_ms });
         if to & GROUP_BIT != 0 {
@@ -234,7 +297,7 @@ impl Core {
         self.begin_duty(at, section_of(owner), task);
     }
 
-    fn record_upload(&mut self, user: u64, id: [u8; 16], answer: UploadAnswer) {
+    pub(super) fn record_upload(&mut self, user: u64, id: [u8; 16], answer: UploadAnswer) {
         let Some(pending) = self.uploads.pending.get_mut(&(user, id)) else { return };
         pending.answer = Some(answer);
         let upload = Upload { hash: pending.hash, answer };
@@ -296,7 +359,7 @@ impl Core {
     }
 }
 
-enum Begun {
+pub(super) enum Begun {
     /// Never applied: apply it.
     New,
     /// The disk knows whether it was applied.
@@ -309,36 +372,16 @@ fn conflict() -> Status {
     Status::new(Code::Conflict, "the id of this upload was used for something else")
 }
 
-fn check_send(request: &pb::SendRequest) -> Result<(), Status> {
-    if request.to == 0 {
-        return Err(Status::invalid("a message needs a receiver"));
+fn hash_of_send(request: &pb::SendRequest) -> [u8; 16] {
+    let (to, text) = (request.to.to_le_bytes(), request.text.as_bytes());
+    match &request.image {
+        None => hash_of(&[b"send", &to, text]),
+        Some(image) => hash_of(&[b"send", &to, text, &image.encode_to_vec()]),
     }
-    if request.text.len() > proto_wire::limits::MAX_TEXT_BYTES {
-        return Err(Status::new(Code::Limit, "the text is longer than 8 KiB"));
-    }
-    Ok(())
-}
-
-/// The members of a new group: the caller and the others, each once, sorted.
-fn check_members(owner: u64, request: &pb::CreateGroupRequest) -> Result<Vec<u64>, Status> {
-    if request.name.is_empty() || request.name.len() > limits::MAX_GROUP_NAME_BYTES {
-        return Err(Status::invalid("the name of a group has 1 to 128 bytes"));
-    }
-    if request.members.iter().any(|member| *member == 0 || member & GROUP_BIT != 0) {
-        return Err(Status::invalid("members of a group are users"));
-    }
-    let mut members = request.members.clone();
-    members.push(owner);
-    members.sort_unstable();
-    members.dedup();
-    if members.len() > proto_wire::limits::MAX_GROUP_MEMBERS {
-        return Err(Status::new(Code::Limit, "a group has at most 500 members"));
-    }
-    Ok(members)
 }
 
 /// Tells two bodies of one upload's id apart. Stored, so it must not change.
-fn hash_of(parts: &[&[u8]]) -> [u8; 16] {
+pub(super) fn hash_of(parts: &[&[u8]]) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
         hasher.update(&(part.len() as u64).to_le_bytes());

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{decode_varint, encode_varint};
+use proto_wire::pb;
 
 /// The format of all values.
 const VERSION: u8 = 1;
@@ -162,6 +163,12 @@ impl Body {
         out
     }
 
+    /// A message with more than a text.
+    pub fn message_with(item: u64, message: &pb::Message) -> Self {
+        let head = BodyHead { deleted: false, kind: Kind::Message, origin: message.from, item, version: 1 };
+        Self::encode(head, message)
+    }
+
     /// A message as its sender writes it first: the group's number is not known yet.
     pub fn message(item: u64, from: u64, to: u64, sent_ms: u64, text: &str) -> Self {
         let head = BodyHead { deleted: false, kind: Kind::Message, origin: from, item, version: 1 };
@@ -178,13 +185,14 @@ impl Body {
         Self(out.into())
     }
 
-    /// The second version of a group's message: with its number in the group's order, which is the last
-    /// field of the protobuf, so it is appended.
+    /// The next version of what a member wrote to a group: with its number in the group's order, a field of its
+    /// own in the protobuf, so it is appended. What was taken back has the higher version already.
     pub fn numbered(&self, group_number: u64) -> Result<Self, Malformed> {
         let (head, message) = self.split()?;
+        let tag = if head.kind == Kind::Event { 0x38 } else { 0x28 };
         let mut out = Self::with_head(BodyHead { version: head.version + 1, ..head }, message.len() + 11);
         out.extend_from_slice(message);
-        out.push(0x28);
+        out.push(tag);
         encode_varint(group_number, &mut out);
         Ok(Self(out.into()))
     }
@@ -305,10 +313,55 @@ impl GroupMeta {
 /// the group's section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoredTask {
-    User { receiver: u64, sender: u64, number: u64 },
-    Group { group: u64, sender: u64, number: u64 },
-    Create { group: u64, meta: Arc<GroupMeta> },
-    Fanout { group: u64, number: u64, version: u64 },
+    User {
+        receiver: u64,
+        sender: u64,
+        number: u64,
+    },
+    Group {
+        group: u64,
+        sender: u64,
+        number: u64,
+    },
+    Create {
+        group: u64,
+        meta: Arc<GroupMeta>,
+    },
+    Fanout {
+        group: u64,
+        number: u64,
+        version: u64,
+    },
+    /// A word about who knows whom.
+    Peer {
+        receiver: u64,
+        sender: u64,
+        number: u64,
+        word: PeerWord,
+    },
+    /// How far the receiver's messages came at the sender: items of the receiver.
+    Receipt {
+        receiver: u64,
+        sender: u64,
+        delivered: u64,
+        read: u64,
+    },
+    /// A moment that contacts are to hear of, or of its withdrawal. `number` is that of the author's row.
+    Moment {
+        author: u64,
+        moment: u64,
+        number: u64,
+        withdrawn: bool,
+    },
+}
+
+/// What one side tells the other about who knows whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerWord {
+    /// The sender wants the receiver as a contact, with what it says to that.
+    Wants { ended: u64, hello: String },
+    /// It is over, for the so-manieth time.
+    Ends { ended: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -324,6 +377,9 @@ impl StoredDuty {
             StoredTask::Group { group, .. } => (2, *group),
             StoredTask::Create { group, .. } => (3, *group),
             StoredTask::Fanout { group, .. } => (4, *group),
+            StoredTask::Peer { receiver, .. } => (5, *receiver),
+            StoredTask::Receipt { receiver, .. } => (6, *receiver),
+            StoredTask::Moment { author, .. } => (7, *author),
         };
         out.extend_from_slice(&[VERSION, kind]);
         out.put_u64_le(self.created_ms);
@@ -337,6 +393,21 @@ impl StoredDuty {
             StoredTask::Fanout { number, version, .. } => {
                 encode_varint(*number, out);
                 encode_varint(*version, out);
+            }
+            StoredTask::Peer { sender, number, word, .. } => {
+                out.put_u64_le(*sender);
+                encode_varint(*number, out);
+                word.encode(out);
+            }
+            StoredTask::Receipt { sender, delivered, read, .. } => {
+                out.put_u64_le(*sender);
+                encode_varint(*delivered, out);
+                encode_varint(*read, out);
+            }
+            StoredTask::Moment { moment, number, withdrawn, .. } => {
+                encode_varint(*moment, out);
+                encode_varint(*number, out);
+                out.push(u8::from(*withdrawn));
             }
         }
     }
@@ -357,9 +428,57 @@ impl StoredDuty {
             4 => {
                 StoredTask::Fanout { group: owner, number: varint(rest, WHAT)?, version: varint(rest, WHAT)? }
             }
+            5 => StoredTask::Peer {
+                receiver: owner,
+                sender: u64_le(rest, WHAT)?,
+                number: varint(rest, WHAT)?,
+                word: PeerWord::decode(rest)?,
+            },
+            6 => StoredTask::Receipt {
+                receiver: owner,
+                sender: u64_le(rest, WHAT)?,
+                delivered: varint(rest, WHAT)?,
+                read: varint(rest, WHAT)?,
+            },
+            7 => StoredTask::Moment {
+                author: owner,
+                moment: varint(rest, WHAT)?,
+                number: varint(rest, WHAT)?,
+                withdrawn: byte(rest, WHAT)? != 0,
+            },
             _ => return Err(Malformed(WHAT)),
         };
         Ok(Self { created_ms, task })
+    }
+}
+
+impl PeerWord {
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            PeerWord::Wants { ended, hello } => {
+                out.push(1);
+                encode_varint(*ended, out);
+                out.extend_from_slice(hello.as_bytes());
+            }
+            PeerWord::Ends { ended } => {
+                out.push(2);
+                encode_varint(*ended, out);
+            }
+        }
+    }
+
+    fn decode(value: &mut &[u8]) -> Result<Self, Malformed> {
+        let bad = || Malformed("duty");
+        let kind = byte(value, "duty")?;
+        let ended = varint(value, "duty")?;
+        match kind {
+            1 => {
+                let hello = String::from_utf8(value.to_vec()).map_err(|_| bad())?;
+                Ok(PeerWord::Wants { ended, hello })
+            }
+            2 => Ok(PeerWord::Ends { ended }),
+            _ => Err(bad()),
+        }
     }
 }
 
@@ -443,7 +562,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use prost::Message as _;
-    use proto_wire::pb;
 
     fn message(body: &Body) -> pb::Message {
         pb::Message::decode(body.split().unwrap().1).unwrap()
@@ -476,6 +594,15 @@ mod tests {
                 StoredTask::Group { group, sender: at, number },
                 StoredTask::Create { group, meta: Arc::new(meta) },
                 StoredTask::Fanout { group, number, version: back },
+                StoredTask::Peer {
+                    receiver: at,
+                    sender: group,
+                    number,
+                    word: PeerWord::Wants { ended: at, hello: "grüß dich".into() },
+                },
+                StoredTask::Peer { receiver: at, sender: group, number, word: PeerWord::Ends { ended: at } },
+                StoredTask::Receipt { receiver: at, sender: group, delivered: number, read: back },
+                StoredTask::Moment { author: at, moment: back, number, withdrawn: at % 2 == 0 },
             ] {
                 let duty = StoredDuty { created_ms: at, task };
                 let mut out = Vec::new();

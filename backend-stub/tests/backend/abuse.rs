@@ -54,7 +54,8 @@ fn frames_out_of_order_close_the_connection() {
     let reply = frame(|bytes| bytes[3] = Kind::Reply as u8);
     is_refused(&backend, &reply, "misbehaved");
     // Two calls of one id, the first of which takes its time.
-    let request = pb::SignUpRequest { name: "alice".into(), password: "correct horse".into() };
+    let request =
+        pb::SignUpRequest { name: "alice".into(), password: "correct horse".into(), ..Default::default() };
     let mut call = Vec::new();
     Header { kind: Kind::Call, call_id: 1, method: account::SIGN_UP.id, ..Header::default() }
         .put(&request.encode_to_vec(), &mut call);

@@ -13,11 +13,19 @@ use crate::client::{Client, Reply, phone};
 use crate::fixture::Backend;
 
 fn sign_up(client: &mut Client, name: &str, password: &str) -> Reply {
-    client.call(&SIGN_UP, None, &pb::SignUpRequest { name: name.into(), password: password.into() })
+    client.call(
+        &SIGN_UP,
+        None,
+        &pb::SignUpRequest { name: name.into(), password: password.into(), ..Default::default() },
+    )
 }
 
 fn log_in(client: &mut Client, name: &str, password: &str) -> Reply {
-    client.call(&LOG_IN, None, &pb::LogInRequest { name: name.into(), password: password.into() })
+    client.call(
+        &LOG_IN,
+        None,
+        &pb::LogInRequest { name: name.into(), password: password.into(), ..Default::default() },
+    )
 }
 
 #[test]
@@ -79,7 +87,8 @@ fn names_and_passwords_out_of_bounds_are_told() {
 fn many_sign_ups_at_once_give_each_name_one_user() {
     let backend = Backend::start();
     let mut client = Client::connect(backend.addr());
-    let request = pb::SignUpRequest { name: "alice".into(), password: "correct horse".into() };
+    let request =
+        pb::SignUpRequest { name: "alice".into(), password: "correct horse".into(), ..Default::default() };
     let calls: Vec<u64> = (0..6).map(|_| client.begin(&SIGN_UP, None, &request)).collect();
     let mut users = Vec::new();
     for call in calls {
@@ -101,7 +110,11 @@ fn a_flood_of_sign_ups_is_refused_and_stalls_nothing_else() {
     let mut client = Client::connect(backend.addr());
     let calls: Vec<u64> = (0..200)
         .map(|n| {
-            let request = pb::SignUpRequest { name: format!("user{n}"), password: "correct horse".into() };
+            let request = pb::SignUpRequest {
+                name: format!("user{n}"),
+                password: "correct horse".into(),
+                ..Default::default()
+            };
             client.begin(&SIGN_UP, None, &request)
         })
         .collect();

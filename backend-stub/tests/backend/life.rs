@@ -79,7 +79,8 @@ fn keys_are_made_at_the_first_start_and_kept() {
 fn a_stop_finishes_what_is_in_flight_and_says_so_to_callers() {
     let mut backend = Backend::start();
     let mut client = Client::connect(backend.addr());
-    let request = pb::SignUpRequest { name: "alice".into(), password: "correct horse".into() };
+    let request =
+        pb::SignUpRequest { name: "alice".into(), password: "correct horse".into(), ..Default::default() };
     let call = client.begin(&SIGN_UP, None, &request);
     // A second call over the same connection: once it is answered, the first one is in the backend.
     let echo = client.begin(&proto_wire::services::echo::SAY, None, &pb::EchoRequest::default());
@@ -120,7 +121,11 @@ fn the_binary_says_when_it_is_ready_and_a_signal_ends_it_well() {
         let addr = line.strip_prefix("ready listen=").and_then(|rest| rest.split(' ').next()).expect("ready");
         assert!(line.contains(" admin=127.0.0.1:"), "{line}");
         let mut client = Client::connect(addr.parse().expect("an address"));
-        let request = pb::SignUpRequest { name: "alice".into(), password: "correct horse".into() };
+        let request = pb::SignUpRequest {
+            name: "alice".into(),
+            password: "correct horse".into(),
+            ..Default::default()
+        };
         assert_eq!(client.call(&SIGN_UP, None, &request).code, Code::Ok);
         kill(Pid::from_raw(process.id() as i32), signal).expect("it runs");
         while client.turn() {}

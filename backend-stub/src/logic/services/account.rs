@@ -9,7 +9,8 @@ use proto_wire_token::{Claims, IssuerKey};
 
 use super::{Passwords, Services, limits, mismatch};
 use crate::clock::unix_ms;
-use crate::logic::{Answer, KvKey};
+use crate::logic::limits::MAX_DEVICE_NAME_BYTES;
+use crate::logic::{Answer, KvKey, Verb};
 use crate::rpc::Call;
 
 /// What the account service is told once.
@@ -29,10 +30,12 @@ impl Accounts {
         Self { config, passwords }
     }
 
-    fn token(&self, user: u64) -> pb::TokenReply {
+    /// A token of a device, or of a user whatever the device when that is 0.
+    fn token(&self, user: u64, device: u64) -> pb::TokenReply {
         let issued_s = unix_ms() / 1000;
         let expires_s = issued_s + self.config.token_ttl_s;
-        let claims = Claims { user, home: 0, device: None, issued_s, expires_s };
+        let device = (device != 0).then_some(device);
+        let claims = Claims { user, home: 0, device, issued_s, expires_s };
         pb::TokenReply {
             user,
             token: self.config.issuer.mint(&claims).into(),
@@ -46,17 +49,20 @@ impl account::Server<Call> for Services {
     async fn sign_up(&self, call: &Call, request: pb::SignUpRequest) -> Result<pb::TokenReply, Status> {
         let key = key_of(&request.name)?;
         check_password(&request.password)?;
+        check_device_name(&request.device_name)?;
+        let pb::SignUpRequest { device, device_name, .. } = request;
         if let Some(account) = self.account(key.clone()).await? {
-            return self.log_in_to(call, Some(account), request.password).await;
+            return self.log_in_to(call, Some(account), request.password, device, device_name).await;
         }
         let hash = self.accounts.passwords.hash(request.password.clone(), call.deadline_at_ms).await?;
         let account = Account { user: random_user()?, hash };
         let value = account.to_bytes();
         match self.driver.call(|core, _, token| core.kv_create(token, key, value)).await? {
-            Answer::Kv(None) => Ok(self.accounts.token(account.user)),
+            Answer::Kv(None) => self.logged_in(account.user, device, device_name).await,
             // Another was faster with this name: perhaps the same person, trying twice.
             Answer::Kv(Some(value)) => {
-                self.log_in_to(call, Some(Account::from_bytes(&value)?), request.password).await
+                let account = Some(Account::from_bytes(&value)?);
+                self.log_in_to(call, account, request.password, device, device_name).await
             }
             other => Err(mismatch(&other)),
         }
@@ -65,14 +71,59 @@ impl account::Server<Call> for Services {
     async fn log_in(&self, call: &Call, request: pb::LogInRequest) -> Result<pb::TokenReply, Status> {
         let key = key_of(&request.name)?;
         check_password(&request.password)?;
+        check_device_name(&request.device_name)?;
         let account = self.account(key).await?;
-        self.log_in_to(call, account, request.password).await
+        self.log_in_to(call, account, request.password, request.device, request.device_name).await
     }
 
     async fn find(&self, _: &Call, request: pb::FindRequest) -> Result<pb::FindReply, Status> {
         match self.account(key_of(&request.name)?).await? {
             Some(account) => Ok(pb::FindReply { user: account.user }),
             None => Err(Status::new(Code::NotFound, "nobody has this name")),
+        }
+    }
+
+    async fn refresh(&self, call: &Call, _: pb::RefreshRequest) -> Result<pb::TokenReply, Status> {
+        let (user, device) = (call.user(), call.device());
+        match self.driver.call(|core, at, token| core.admit_device(at, token, user, device)).await? {
+            Answer::Done => Ok(self.accounts.token(user, device)),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    async fn set_profile(
+        &self,
+        call: &Call,
+        request: pb::SetProfileRequest,
+    ) -> Result<pb::ChangeReply, Status> {
+        let verb = Verb::SetProfile { profile: request.profile.clone().unwrap_or_default() };
+        self.upload(call, &account::SET_PROFILE, request.id.clone(), &request_without_id!(request), verb)
+            .await
+    }
+
+    async fn set_setting(
+        &self,
+        call: &Call,
+        request: pb::SetSettingRequest,
+    ) -> Result<pb::ChangeReply, Status> {
+        let verb = Verb::SetSetting { key: request.key.clone(), value: request.value.clone() };
+        self.upload(call, &account::SET_SETTING, request.id.clone(), &request_without_id!(request), verb)
+            .await
+    }
+
+    async fn log_out(&self, call: &Call, request: pb::LogOutRequest) -> Result<pb::ChangeReply, Status> {
+        let verb = Verb::LogOut { device: request.device };
+        self.upload(call, &account::LOG_OUT, request.id.clone(), &request_without_id!(request), verb).await
+    }
+
+    async fn get_profile(
+        &self,
+        _: &Call,
+        request: pb::GetProfileRequest,
+    ) -> Result<pb::GetProfileReply, Status> {
+        match self.driver.call(|core, _, token| core.profile(token, request.user)).await? {
+            Answer::Profile(profile) => Ok(pb::GetProfileReply { profile: Some(profile) }),
+            other => Err(mismatch(&other)),
         }
     }
 }
@@ -91,12 +142,25 @@ impl Services {
         call: &Call,
         account: Option<Account>,
         password: String,
+        device: u64,
+        device_name: String,
     ) -> Result<pb::TokenReply, Status> {
         let (user, hash) = account.map_or((0, String::new()), |account| (account.user, account.hash));
         if self.accounts.passwords.verify(password, hash, call.deadline_at_ms).await? && user != 0 {
-            Ok(self.accounts.token(user))
+            self.logged_in(user, device, device_name).await
         } else {
             Err(Status::new(Code::Denied, "the name or the password is wrong"))
+        }
+    }
+
+    /// A token, once the device stands in its user's list. A caller that names none gets one for the user.
+    async fn logged_in(&self, user: u64, device: u64, name: String) -> Result<pb::TokenReply, Status> {
+        if device == 0 {
+            return Ok(self.accounts.token(user, 0));
+        }
+        match self.driver.call(|core, at, token| core.log_in(at, token, user, device, &name)).await? {
+            Answer::Done => Ok(self.accounts.token(user, device)),
+            other => Err(mismatch(&other)),
         }
     }
 }
@@ -145,6 +209,13 @@ fn check_password(password: &str) -> Result<(), Status> {
         return Ok(());
     }
     Err(Status::invalid("a password has 8 to 128 characters"))
+}
+
+fn check_device_name(name: &str) -> Result<(), Status> {
+    if name.len() > MAX_DEVICE_NAME_BYTES {
+        return Err(Status::invalid("the name of a device has at most 64 bytes"));
+    }
+    Ok(())
 }
 
 /// 63 random bits. Two users with the same ones are not to be expected before there are billions.

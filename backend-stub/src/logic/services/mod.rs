@@ -1,21 +1,33 @@
 //! The services on top of the core: what is asked, by whom, and what is answered.
 
+/// A request as its hash sees it: without the id of the upload.
+macro_rules! request_without_id {
+    ($request:expr) => {{
+        let mut request = $request;
+        request.id = bytes::Bytes::new();
+        request
+    }};
+}
+
 mod account;
+mod contacts;
 mod echo;
 mod limits;
 mod messages;
+mod moments;
 mod passwords;
 mod presence;
 
 use std::rc::Rc;
 
 use bytes::Bytes;
-use proto_wire::rpc::method::{self, Access};
+use proto_wire::pb;
+use proto_wire::rpc::method::{self, Access, Method};
 use proto_wire::services;
 use proto_wire::status::{Code, Status};
 
 use crate::driver::Driver;
-use crate::logic::Answer;
+use crate::logic::{Answer, Upload, Verb, upload_hash};
 use crate::rpc::{Call, Connection, Service};
 
 pub use account::{Accounts, AccountsConfig};
@@ -47,6 +59,8 @@ impl Service for Services {
             // The core has the page encoded: its bytes are the body.
             0x03 if method == services::sync::PULL.id => self.pull(call, body).await,
             0x04 => services::presence::dispatch(self, call, method, body).await,
+            0x07 => services::contacts::dispatch(self, call, method, body).await,
+            0x08 => services::moments::dispatch(self, call, method, body).await,
             0x06 => services::echo::dispatch(self, call, method, body).await,
             _ => Err(unknown(method)),
         }
@@ -58,6 +72,30 @@ impl Service for Services {
 
     fn closed(&self, connection: &Rc<Connection>) {
         self.driver.unlink(connection);
+    }
+}
+
+impl Services {
+    /// An upload of the calling device, applied once.
+    async fn upload(
+        &self,
+        call: &Call,
+        method: &Method,
+        id: Bytes,
+        request: &impl prost::Message,
+        verb: Verb,
+    ) -> Result<pb::ChangeReply, Status> {
+        let (user, device) = (call.user(), call.device());
+        let upload = Upload { id, hash: upload_hash(method.id, request), verb };
+        match self.driver.call(|core, at, token| core.upload(at, token, user, device, upload)).await? {
+            Answer::Sent(reply, _) => Ok(pb::ChangeReply {
+                ack: reply.ack,
+                number: reply.number,
+                server_time_ms: reply.server_time_ms,
+                repeated: reply.repeated,
+            }),
+            other => Err(mismatch(&other)),
+        }
     }
 }
 

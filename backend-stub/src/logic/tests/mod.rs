@@ -1,8 +1,13 @@
 //! The core over a store in memory, stepped by hand: phones, a gateway, crashes at any step.
 
 mod cold;
+mod contacts;
 mod crashes;
 mod full;
+mod groups;
+mod me;
+mod moments;
+
 mod index;
 mod plants;
 mod presence;
@@ -16,7 +21,7 @@ use proto_wire::names::UploadId;
 use proto_wire::pb;
 use proto_wire::status::Status;
 
-use super::{Action, Answer, At, Core, CoreConfig};
+use super::{Action, Answer, At, Core, CoreConfig, Upload, Verb};
 use crate::storage::ChangeLog as _;
 use crate::storage::memory::Memory;
 
@@ -110,7 +115,7 @@ impl World {
     pub fn send(&mut self, from: u64, to: u64, id: [u8; 10], text: &str) -> u64 {
         let token = self.token();
         let (id, text) = (self.upload_id(id), text.to_owned());
-        let request = pb::SendRequest { id, to, text, wants_page: false };
+        let request = pb::SendRequest { id, to, text, ..Default::default() };
         self.core.send(self.at, token, from, 1, &request);
         token
     }
@@ -124,6 +129,49 @@ impl World {
             Some(Ok(Answer::Sent(reply, None))) => reply,
             other => panic!("a sent message was expected, not {other:?}"),
         }
+    }
+
+    /// An upload of a device of a user, with the store running: the number of its row, or the refusal.
+    pub fn upload(&mut self, user: u64, device: u64, id: u8, verb: Verb) -> Result<u64, Status> {
+        let token = self.start_upload(user, device, id, verb);
+        self.run();
+        match self.answers.remove(&token) {
+            Some(Ok(Answer::Sent(reply, None))) => Ok(reply.number.expect("a change has a number").number),
+            Some(Err(status)) => Err(status),
+            other => panic!("a change was expected, not {other:?}"),
+        }
+    }
+
+    /// The hash is of the verb: another verb under the same id is another body.
+    pub fn start_upload(&mut self, user: u64, device: u64, id: u8, verb: Verb) -> u64 {
+        let token = self.token();
+        let mut hash = [0; 16];
+        let shown = format!("{verb:?}");
+        hash.copy_from_slice(&blake3::hash(shown.as_bytes()).as_bytes()[..16]);
+        let upload = Upload { id: self.upload_id([id; 10]), hash, verb };
+        self.core.upload(self.at, token, user, device, upload);
+        token
+    }
+
+    pub fn mark(&mut self, user: u64, request: pb::MarkRequest) -> Result<(), Status> {
+        let token = self.token();
+        self.core.mark(self.at, token, user, 1, &request);
+        self.run();
+        match self.answers.remove(&token) {
+            Some(Ok(Answer::Done)) => Ok(()),
+            Some(Err(status)) => Err(status),
+            other => panic!("a mark was expected, not {other:?}"),
+        }
+    }
+
+    /// What a phone that has everything shows of a peer: the newest state of that item.
+    pub fn peer(&mut self, user: u64, peer: u64) -> pb::Peer {
+        let changes = self.log(user, 0);
+        let states = changes.iter().filter_map(|change| match &change.body {
+            Some(pb::change::Body::Peer(state)) if state.peer == peer => Some(state.clone()),
+            _ => None,
+        });
+        states.last().unwrap_or_default()
     }
 
     pub fn error(&mut self, token: u64) -> Status {

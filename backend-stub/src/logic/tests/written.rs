@@ -13,7 +13,7 @@ impl World {
     fn write(&mut self, device: u64, id: u8, text: &str) -> u64 {
         let token = self.token();
         let (id, text) = (self.upload_id([id; 10]), text.to_owned());
-        let request = pb::SendRequest { id, to: 8, text, wants_page: true };
+        let request = pb::SendRequest { id, to: 8, text, wants_page: true, ..Default::default() };
         self.core.send(self.at, token, 7, device, &request);
         token
     }
@@ -38,9 +38,10 @@ impl World {
     }
 }
 
-/// User 7 with two devices in slots 1 and 2.
+/// User 7 with two devices in slots 1 and 2. User 8, whom they write to, is in memory.
 fn two_devices() -> World {
     let mut world = World::new(1, 1 << 20);
+    world.log(8, 0);
     let other = pb::Online { device: 2, ..online(7, 2, 1, 0) };
     world.report(GATEWAY, vec![online(7, 1, 1, 0), other], vec![]);
     world

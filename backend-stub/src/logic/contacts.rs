@@ -1,0 +1,328 @@
+//! Who knows whom: each side keeps the other as one item, and what one does reaches the other as a duty.
+//!
+//! Each side says `wants`, or `ends`. Who wants and hears that the other wants has a contact. An end counts up a
+//! number that all words carry, so that a word from before it means nothing after it: whatever crosses on the way,
+//! both sides end at the highest number, and there each knows whether the other wants. Everything else about a peer -
+//! remark, block, how far it was read - is in the same item.
+
+use proto_wire::names::{GROUP_BIT, section_of};
+use proto_wire::pb::{self, Relation};
+use proto_wire::status::{Code, Status};
+
+use super::api::{Answer, At};
+use super::append::Waiting;
+use super::core::{Core, Effect};
+use super::keys::{self, Key};
+use super::limits;
+use super::outbox::{Duty, Task};
+use super::users::Place;
+use super::values::{Body, BodyHead, Kept, Kind, PeerWord, RowBody, decode_number, encode_number, mark};
+use super::verbs::{Resume, Verb};
+
+impl Core {
+    /// A user's own word about a peer. Gives the number of the row.
+    pub(super) fn change_peer(&mut self, at: At, place: Place, verb: Verb) -> Result<u64, Status> {
+        let user = self.users.peek(place).id;
+        match verb {
+            Verb::Ask { peer, hello } => self.ask(at, place, peer, hello),
+            Verb::Accept { peer } => self.accept(at, place, peer),
+            Verb::Remove { peer } => {
+                let kept = self.kept::<pb::Peer>(&keys::peer(user, peer))?;
+                if kept.state.relation() == Relation::None {
+                    return Err(Status::new(Code::NotFound, "this user is no contact"));
+                }
+                self.end(at, place, peer)
+            }
+            Verb::Remark { peer, remark } => self.put_peer(place, peer, |state| state.remark = remark),
+            Verb::Star { peer, on } => self.put_peer(place, peer, |state| state.starred = on),
+            Verb::Block { peer, on } => {
+                self.users.at(place).marks |= mark::BLOCKS;
+                self.put_peer(place, peer, |state| state.blocked = on)
+            }
+            other => unreachable!("{other:?} is not about a peer"),
+        }
+    }
+
+    fn ask(&mut self, at: At, place: Place, peer: u64, hello: String) -> Result<u64, Status> {
+        let user = self.users.peek(place).id;
+        match self.kept::<pb::Peer>(&keys::peer(user, peer))?.state.relation() {
+            Relation::Contact => Err(Status::new(Code::Exists, "this user is a contact already")),
+            // The other asked before: that is a yes.
+            Relation::Asks => self.want(at, place, peer, Relation::Contact, hello),
+            Relation::None | Relation::Asked => self.want(at, place, peer, Relation::Asked, hello),
+        }
+    }
+
+    fn accept(&mut self, at: At, place: Place, peer: u64) -> Result<u64, Status> {
+        let user = self.users.peek(place).id;
+        match self.kept::<pb::Peer>(&keys::peer(user, peer))?.state.relation() {
+            Relation::Asks => self.want(at, place, peer, Relation::Contact, String::new()),
+            Relation::Contact => Err(Status::new(Code::Exists, "this user is a contact already")),
+            Relation::None | Relation::Asked => Err(Status::new(Code::NotFound, "this user has not asked")),
+        }
+    }
+
+    fn want(
+        &mut self,
+        at: At,
+        place: Place,
+        peer: u64,
+        relation: Relation,
+        hello: String,
+    ) -> Result<u64, Status> {
+        let user = self.users.peek(place).id;
+        if self.contact_count(user) >= limits::MAX_CONTACTS {
+            return Err(Status::new(Code::Limit, "a user has at most 5000 contacts"));
+        }
+        let ended = self.kept::<pb::Peer>(&keys::peer(user, peer))?.state.ended;
+        let number = self.relate(place, peer, relation, ended, String::new())?;
+        self.tell_peer(at, place, peer, number, PeerWord::Wants { ended, hello });
+        Ok(number)
+    }
+
+    fn end(&mut self, at: At, place: Place, peer: u64) -> Result<u64, Status> {
+        let user = self.users.peek(place).id;
+        let ended = self.kept::<pb::Peer>(&keys::peer(user, peer))?.state.ended + 1;
+        let number = self.relate(place, peer, Relation::None, ended, String::new())?;
+        self.tell_peer(at, place, peer, number, PeerWord::Ends { ended });
+        Ok(number)
+    }
+
+    fn contact_count(&self, user: u64) -> u64 {
+        self.states.value(&keys::contacts(user)).and_then(|value| decode_number(value).ok()).unwrap_or(0)
+    }
+
+    /// Gives the relation to a peer its next state, and keeps the count of contacts.
+    fn relate(
+        &mut self,
+        place: Place,
+        peer: u64,
+        relation: Relation,
+        ended: u64,
+        hello: String,
+    ) -> Result<u64, Status> {
+        let user = self.users.peek(place).id;
+        let before = self.kept::<pb::Peer>(&keys::peer(user, peer))?.state.relation();
+        let number = self.put_peer(place, peer, |state| {
+            state.relation = relation.into();
+            state.ended = ended;
+            state.hello = hello;
+        })?;
+        let (was, is) = (before == Relation::Contact, relation == Relation::Contact);
+        if was != is {
+            let count = self.contact_count(user);
+            let count = if is { count + 1 } else { count.saturating_sub(1) };
+            let mut value = Vec::new();
+            encode_number(count, &mut value);
+            self.put_state(keys::contacts(user), value);
+        }
+        Ok(number)
+    }
+
+    /// Gives what a user keeps of a peer its next state: a row and the record.
+    pub(super) fn put_peer(
+        &mut self,
+        place: Place,
+        peer: u64,
+        change: impl FnOnce(&mut pb::Peer),
+    ) -> Result<u64, Status> {
+        let key = keys::peer(self.users.peek(place).id, peer);
+        let mut kept = self.kept::<pb::Peer>(&key)?;
+        kept.state.peer = peer;
+        change(&mut kept.state);
+        Ok(self.put_kept(place, key, Kind::Peer, peer, kept))
+    }
+
+    /// The next version of an item that a user keeps under a key of its own: item 0 of `origin`.
+    pub(super) fn put_kept<M: prost::Message + Default>(
+        &mut self,
+        place: Place,
+        key: Key,
+        kind: Kind,
+        origin: u64,
+        mut kept: Kept<M>,
+    ) -> u64 {
+        kept.version += 1;
+        let head = BodyHead { deleted: false, kind, origin, item: 0, version: kept.version };
+        let body = Body::encode(head, &kept.state);
+        let later = (kept.version > 1).then_some((origin, 0, kept.version));
+        kept.number = self.append(place, RowBody::Own(body), later);
+        let mut value = Vec::new();
+        kept.encode(&mut value);
+        self.put_state(key, value);
+        kept.number
+    }
+
+    /// A record that `need` has brought; version 0 when there is none yet.
+    pub(super) fn kept<M: prost::Message + Default>(&self, key: &Key) -> Result<Kept<M>, Status> {
+        match self.states.value(key) {
+            Some(value) => {
+                Kept::decode(value).map_err(|error| Status::new(Code::Internal, error.to_string()))
+            }
+            None => Ok(Kept { number: 0, version: 0, state: M::default() }),
+        }
+    }
+
+    fn tell_peer(&mut self, at: At, place: Place, receiver: u64, number: u64, word: PeerWord) {
+        let sender = self.users.peek(place).id;
+        self.begin_duty(at, section_of(sender), Task::Peer { receiver, sender, number, word });
+    }
+
+    /// Whether a user takes nothing from a sender. `need` has brought the record if the user blocks anybody.
+    pub(super) fn blocks(&self, place: Place, sender: u64) -> bool {
+        let user = self.users.peek(place);
+        user.marks & mark::BLOCKS != 0
+            && self.kept::<pb::Peer>(&keys::peer(user.id, sender)).is_ok_and(|kept| kept.state.blocked)
+    }
+
+    /// The other side of a word about who knows whom: in the receiver's commit.
+    pub(super) fn land_word(
+        &mut self,
+        at: At,
+        place: Place,
+        sender: u64,
+        word: &PeerWord,
+    ) -> Result<(), Status> {
+        let user = self.users.peek(place).id;
+        let state = self.kept::<pb::Peer>(&keys::peer(user, sender))?.state;
+        match word {
+            PeerWord::Ends { ended } if *ended > state.ended => {
+                self.relate(place, sender, Relation::None, *ended, String::new())?;
+            }
+            // A question to one who blocks is over at once, on both sides.
+            PeerWord::Wants { ended, .. } if *ended >= state.ended && state.blocked => {
+                self.end(at, place, sender)?;
+            }
+            PeerWord::Wants { ended, hello } if *ended >= state.ended => {
+                let wants =
+                    *ended == state.ended && matches!(state.relation(), Relation::Asked | Relation::Contact);
+                let relation = if wants { Relation::Contact } else { Relation::Asks };
+                let hello = if wants { String::new() } else { hello.clone() };
+                self.relate(place, sender, relation, *ended, hello)?;
+            }
+            // From before an end that this side knows of.
+            PeerWord::Ends { .. } | PeerWord::Wants { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Says how far a conversation was read, and what has arrived.
+    pub fn mark(&mut self, at: At, token: u64, user: u64, device: u64, request: &pb::MarkRequest) {
+        if request.peer == 0 || request.peer == user {
+            return self
+                .answer(token, Err(Status::invalid("a conversation is with another user or a group")));
+        }
+        if !self.admit(token, section_of(user)) || !self.has_room(token, user) {
+            return;
+        }
+        let place = self.user(user);
+        let resume = || Resume::Mark { token, user, device, request: *request };
+        if !self.users.peek(place).loaded {
+            return self.wait(place, Waiting::Resume(resume()));
+        }
+        if !self.admits_device(token, place, device, resume) {
+            return;
+        }
+        if self.need(&[keys::peer(user, request.peer)], resume()).is_none() {
+            return;
+        }
+        match self.mark_loaded(at, place, request) {
+            Ok(true) => self.effect(section_of(user), Effect::Answer { token, answer: Answer::Done }),
+            Ok(false) => self.answer(token, Ok(Answer::Done)),
+            Err(status) => self.answer(token, Err(status)),
+        }
+    }
+
+    /// Whether anything moved forward.
+    fn mark_loaded(&mut self, at: At, place: Place, request: &pb::MarkRequest) -> Result<bool, Status> {
+        let (user, visible) = (self.users.peek(place).id, self.users.peek(place).visible);
+        let pb::MarkRequest { peer, .. } = *request;
+        let is_group = peer & GROUP_BIT != 0;
+        let mut kept = self.kept::<pb::Peer>(&keys::peer(user, peer))?;
+        let before = kept.state.clone();
+        let state = &mut kept.state;
+        state.peer = peer;
+        state.read = state.read.max(request.read.min(visible));
+        if !is_group {
+            state.read_here = state.read_here.max(request.read_item);
+            state.delivered_here = state.delivered_here.max(request.delivered_item).max(state.read_here);
+        }
+        if (state.read, state.read_here, state.delivered_here)
+            == (before.read, before.read_here, before.delivered_here)
+        {
+            return Ok(false);
+        }
+        let (delivered, read) = (state.delivered_here, state.read_here);
+        let tells = (read, delivered) != (before.read_here, before.delivered_here);
+        self.put_kept(place, keys::peer(user, peer), Kind::Peer, peer, kept);
+        if tells {
+            let task = Task::Receipt { receiver: peer, sender: user, delivered, read };
+            self.begin_duty(at, section_of(user), task);
+        }
+        Ok(true)
+    }
+
+    /// A receipt at the one who wrote the messages. It only moves forward, so it needs no memory.
+    pub(super) fn land_receipt(
+        &mut self,
+        place: Place,
+        sender: u64,
+        delivered: u64,
+        read: u64,
+    ) -> Result<(), Status> {
+        let (user, visible) = (self.users.peek(place).id, self.users.peek(place).visible);
+        let kept = self.kept::<pb::Peer>(&keys::peer(user, sender))?.state;
+        let (delivered, read) = (delivered.min(visible), read.min(visible));
+        if delivered <= kept.delivered_there && read <= kept.read_there {
+            return Ok(());
+        }
+        self.put_peer(place, sender, |state| {
+            state.delivered_there = state.delivered_there.max(delivered);
+            state.read_there = state.read_there.max(read);
+        })?;
+        Ok(())
+    }
+
+    /// What must be in memory before it is known whether a user blocks a sender: for most users nothing.
+    pub(super) fn block_keys(&self, place: Place, sender: u64) -> Vec<Key> {
+        let user = self.users.peek(place);
+        if user.marks & mark::BLOCKS == 0 { Vec::new() } else { vec![keys::peer(user.id, sender)] }
+    }
+
+    /// What must be in memory before a duty lands on a user.
+    pub(super) fn duty_keys(&self, place: Place, task: &Task) -> Vec<Key> {
+        let user = self.users.peek(place);
+        match task {
+            Task::User { sender, .. } => self.block_keys(place, *sender),
+            Task::Peer { sender, .. } => vec![keys::peer(user.id, *sender), keys::contacts(user.id)],
+            Task::Receipt { sender, .. } => vec![keys::peer(user.id, *sender)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Duties to a user whose records were being read.
+    pub(super) fn release(&mut self, at: At, receiver: u64) {
+        let Some(held) = self.outbox.held.remove(&receiver) else { return };
+        if let Some(place) = self.users.find(receiver) {
+            self.users.at(place).pins -= 1;
+        }
+        for duty in held {
+            self.deliver(at, duty);
+        }
+    }
+
+    /// Lets duties to a user wait, in order, until records are read.
+    pub(super) fn hold(&mut self, place: Place, keys: &[Key], duty: Duty) -> Option<Duty> {
+        let receiver = self.users.peek(place).id;
+        if let Some(held) = self.outbox.held.get_mut(&receiver) {
+            held.push_back(duty);
+            return None;
+        }
+        if self.need(keys, Resume::Held(receiver)).is_some() {
+            return Some(duty);
+        }
+        self.users.at(place).pins += 1;
+        self.outbox.held.insert(receiver, [duty].into());
+        None
+    }
+}

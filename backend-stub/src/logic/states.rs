@@ -1,0 +1,220 @@
+//! Small records that decisions need, in memory while they are in use: what a user keeps of a peer, what is
+//! known of a moment.
+//!
+//! A record is read once; from then on memory has it as the commits on their way will leave it, so that two changes
+//! in a row see each other. It leaves memory when nothing is on its way and nobody waits, oldest first. A commit
+//! that failed takes its records out: the disk is asked again.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use proto_wire::status::{Code, Status};
+
+use super::api::At;
+use super::core::{Core, Effect, Purpose};
+use super::keys::{self, Key};
+use super::limits;
+use super::verbs::Resume;
+use crate::storage::{Query, ReadError, Rows};
+
+#[derive(Default)]
+pub(super) struct States {
+    records: AHashMap<Key, Record>,
+    /// As they came: the order in which they leave.
+    order: VecDeque<Key>,
+    bytes: usize,
+    waiters: AHashMap<u64, Waiter>,
+    next_waiter: u64,
+    /// Duties whose records could not be read, for the next tick.
+    again: Vec<Resume>,
+}
+
+#[derive(Default)]
+struct Record {
+    value: Option<Bytes>,
+    loaded: bool,
+    /// Commits on their way, and waiters.
+    pins: u32,
+    /// Who waits for it to be read.
+    waiters: Vec<u64>,
+}
+
+struct Waiter {
+    keys: Vec<Key>,
+    left: usize,
+    failed: bool,
+    resume: Resume,
+}
+
+/// What an entry costs beside its value.
+const RECORD_BYTES: usize = 160;
+
+impl States {
+    /// The value of a record that `need` has brought.
+    pub fn value(&self, key: &Key) -> Option<&Bytes> {
+        self.records.get(key)?.value.as_ref()
+    }
+
+    fn is_loaded(&self, key: &Key) -> bool {
+        self.records.get(key).is_some_and(|record| record.loaded)
+    }
+
+    fn set(&mut self, key: Key, value: Option<Bytes>) -> &mut Record {
+        if !self.records.contains_key(&key) {
+            self.order.push_back(key);
+            self.bytes += RECORD_BYTES;
+        }
+        let record = self.records.entry(key).or_default();
+        self.bytes += value.as_ref().map_or(0, Bytes::len);
+        self.bytes -= record.value.as_ref().map_or(0, Bytes::len);
+        record.value = value;
+        record.loaded = true;
+        record
+    }
+
+    fn forget(&mut self, key: &Key) {
+        if let Some(record) = self.records.remove(key) {
+            self.bytes -= RECORD_BYTES + record.value.map_or(0, |value| value.len());
+        }
+    }
+
+    fn unpin(&mut self, key: &Key) {
+        if let Some(record) = self.records.get_mut(key) {
+            record.pins = record.pins.saturating_sub(1);
+        }
+    }
+
+    /// Lets the oldest go that are not in use.
+    fn shrink(&mut self) {
+        let mut looked_at = self.order.len();
+        while self.bytes > limits::MAX_STATE_BYTES && looked_at > 0 {
+            looked_at -= 1;
+            let Some(oldest) = self.order.pop_front() else { return };
+            match self.records.get(&oldest) {
+                Some(record) if record.pins > 0 || !record.loaded => self.order.push_back(oldest),
+                Some(_) => self.forget(&oldest),
+                None => {}
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Gives the continuation back when all records are in memory; else it is taken up once they are.
+    pub(super) fn need(&mut self, keys: &[Key], resume: Resume) -> Option<Resume> {
+        let missing: Vec<Key> = keys.iter().filter(|key| !self.states.is_loaded(key)).copied().collect();
+        if missing.is_empty() {
+            return Some(resume);
+        }
+        let id = self.states.next_waiter;
+        self.states.next_waiter += 1;
+        let mut by_partition: BTreeMap<u16, Vec<Key>> = BTreeMap::new();
+        for key in &missing {
+            let partition = self.partition(key.section());
+            if !self.states.records.contains_key(key) {
+                self.states.order.push_back(*key);
+                self.states.bytes += RECORD_BYTES;
+                by_partition.entry(partition).or_default().push(*key);
+            }
+            self.states.records.entry(*key).or_default().waiters.push(id);
+        }
+        for key in keys {
+            if let Some(record) = self.states.records.get_mut(key) {
+                record.pins += 1;
+            }
+        }
+        let waiter = Waiter { keys: keys.to_vec(), left: missing.len(), failed: false, resume };
+        self.states.waiters.insert(id, waiter);
+        for (partition, keys) in by_partition {
+            let queries = keys.iter().map(|key| Query::Get(key.to_vec())).collect();
+            self.read(partition, queries, Purpose::States(keys));
+        }
+        None
+    }
+
+    pub(super) fn states_read(&mut self, at: At, keys: Vec<Key>, answer: Result<Vec<Rows>, ReadError>) {
+        let mut ready = Vec::new();
+        for (index, key) in keys.iter().enumerate() {
+            let Some(record) = self.states.records.get_mut(key) else { continue };
+            let waiters = std::mem::take(&mut record.waiters);
+            match &answer {
+                Ok(rows) => {
+                    self.states.set(*key, rows.get(index).and_then(Rows::value).cloned());
+                }
+                Err(_) => self.states.forget(key),
+            }
+            for id in waiters {
+                let Some(waiter) = self.states.waiters.get_mut(&id) else { continue };
+                waiter.left -= 1;
+                waiter.failed |= answer.is_err();
+                if waiter.left == 0 {
+                    ready.push(id);
+                }
+            }
+        }
+        for id in ready {
+            let Some(waiter) = self.states.waiters.remove(&id) else { continue };
+            if waiter.failed {
+                self.resume_failed(waiter.resume);
+            } else {
+                self.resume(at, waiter.resume);
+            }
+            for key in &waiter.keys {
+                self.states.unpin(key);
+                // Rows are written by another way than records: they are read anew each time.
+                if key.kind() == keys::ROW {
+                    self.states.forget(key);
+                }
+            }
+        }
+        self.states.shrink();
+    }
+
+    /// A record's next value, in the batch that gathers for its section.
+    pub(super) fn put_state(&mut self, key: Key, value: Vec<u8>) {
+        let section = key.section();
+        self.open(section).put(&key, &value);
+        self.states.set(key, Some(value.into())).pins += 1;
+        self.effect(section, Effect::State(key));
+    }
+
+    pub(super) fn state_committed(&mut self, key: &Key) {
+        self.states.unpin(key);
+        self.states.shrink();
+    }
+
+    /// The commit failed, and with it all that came after it: the disk has the record as it is.
+    pub(super) fn state_void(&mut self, key: &Key) {
+        self.states.forget(key);
+    }
+
+    /// The disk could not be read: whoever called is told; what must not be lost waits for another try.
+    fn resume_failed(&mut self, resume: Resume) {
+        let status = Status::new(Code::Internal, "what this call depends on cannot be read");
+        self.resume_refused(resume, status);
+    }
+
+    pub(super) fn resume_refused(&mut self, resume: Resume, status: Status) {
+        match resume {
+            Resume::Held(_) => self.states.again.push(resume),
+            Resume::Verb(upload) => self.upload_failed(upload.user, upload.id, &status),
+            Resume::Upload { token, .. }
+            | Resume::Send { token, .. }
+            | Resume::Mark { token, .. }
+            | Resume::LogIn { token, .. }
+            | Resume::Admit { token, .. }
+            | Resume::Typing { token, .. }
+            | Resume::Profile { token, .. }
+            | Resume::Moment { token, .. }
+            | Resume::Pull { token, .. } => self.answer(token, Err(status)),
+        }
+    }
+
+    /// What could not be read before: once more.
+    pub(super) fn read_states_again(&mut self, at: At) {
+        for resume in std::mem::take(&mut self.states.again) {
+            self.resume(at, resume);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Profile, settings, devices.
+
+use proto_wire::pb;
+use proto_wire::status::{Code, Status};
+
+use super::World;
+use crate::logic::{Answer, Verb};
+
+impl World {
+    fn me(&mut self, user: u64) -> pb::Me {
+        let changes = self.log(user, 0);
+        let mine = changes.into_iter().filter_map(|change| match change.body {
+            Some(pb::change::Body::Me(me)) => Some(me),
+            _ => None,
+        });
+        mine.last().unwrap_or_default()
+    }
+
+    fn log_in(&mut self, user: u64, device: u64) -> Result<(), Status> {
+        let token = self.token();
+        self.core.log_in(self.at, token, user, device, "a phone");
+        self.run();
+        match self.answers.remove(&token) {
+            Some(Ok(Answer::Done)) => Ok(()),
+            Some(Err(status)) => Err(status),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn profile_and_settings_are_one_item_of_the_log() {
+    let mut world = World::new(3, 0);
+    let profile = pb::Profile { nick: "Alice".into(), about: "here".into(), picture: None };
+    world.upload(1, 1, 1, Verb::SetProfile { profile: profile.clone() }).expect("set");
+    let set = |key: &str, value: &str| Verb::SetSetting { key: key.into(), value: value.into() };
+    world.upload(1, 1, 2, set("sound", "off")).expect("set");
+    world.upload(1, 1, 3, set("theme", "dark")).expect("set");
+    world.upload(1, 1, 4, set("sound", "")).expect("taken away");
+    let me = world.me(1);
+    assert_eq!(me.profile.as_ref(), Some(&profile));
+    assert_eq!(me.settings, [pb::Setting { key: "theme".into(), value: "dark".into() }]);
+    let token = world.token();
+    world.core.profile(token, 1);
+    world.run();
+    assert_eq!(world.answers.remove(&token), Some(Ok(Answer::Profile(profile))));
+    assert_eq!(world.upload(1, 1, 5, set("", "x")).expect_err("no key").code, Code::Invalid);
+    assert_eq!(world.upload(1, 1, 6, set("k", &"x".repeat(257))).expect_err("too long").code, Code::Limit);
+    for index in 0..127u64 {
+        world.upload(1, 1, 10 + index as u8, set(&format!("key {index}"), "x")).expect("set");
+    }
+    assert_eq!(world.upload(1, 1, 7, set("one more", "x")).expect_err("too many").code, Code::Limit);
+}
+
+#[test]
+fn a_device_that_was_logged_out_is_refused_until_it_logs_in_again() {
+    let mut world = World::new(3, 0);
+    for device in [1, 2] {
+        world.log_in(1, device).expect("logged in");
+    }
+    world.upload(1, 1, 1, Verb::LogOut { device: 2 }).expect("logged out");
+    // A restart does not forget it.
+    world.crash();
+    world.run();
+    let star = |on| Verb::Star { peer: 9, on };
+    assert_eq!(world.upload(1, 2, 2, star(true)).expect_err("it is out").code, Code::Denied);
+    world.upload(1, 1, 3, star(true)).expect("the other goes on");
+    let token = world.token();
+    world.core.pull(world.at, token, 1, 2, &pb::PullRequest::default());
+    world.run();
+    assert_eq!(world.error(token).code, Code::Denied);
+    let me = world.me(1);
+    assert_eq!(
+        me.devices.iter().map(|known| (known.device, known.out)).collect::<Vec<_>>(),
+        [(1, false), (2, true)]
+    );
+    world.log_in(1, 2).expect("logged in");
+    world.upload(1, 2, 4, star(false)).expect("it is in again");
+}
