@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use tuning::ranges::{RangeError, in_range, line_of_key};
 
 /// The bounds that an operator may move. What may not move stands in [`crate::limits`].
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -92,8 +93,10 @@ pub enum ConfigError {
     Read { path: PathBuf, cause: std::io::Error },
     #[error("{path}: {text}")]
     Parse { path: PathBuf, text: String },
-    #[error("{key} is {value}, but it must be {must}")]
-    Value { key: &'static str, value: String, must: String },
+    #[error("{path}: {line}{error}")]
+    InFile { path: PathBuf, line: String, error: RangeError },
+    #[error(transparent)]
+    Value(#[from] RangeError),
 }
 
 impl Config {
@@ -103,12 +106,16 @@ impl Config {
             .map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
         let config: Self = toml::from_str(&text)
             .map_err(|error| ConfigError::Parse { path: path.to_owned(), text: error.to_string() })?;
-        config.check()?;
+        config.check_ranges().map_err(|error| in_file(path, &text, error))?;
         Ok(config)
     }
 
     /// Checks values against each other and against what the protocol allows.
     pub fn check(&self) -> Result<(), ConfigError> {
+        Ok(self.check_ranges()?)
+    }
+
+    fn check_ranges(&self) -> Result<(), RangeError> {
         let limits = &self.limits;
         let max_body = proto_wire::limits::MAX_FRAME_BODY_BYTES;
         in_range("limits.max_body_bytes", limits.max_body_bytes as u64, 1024, max_body as u64)?;
@@ -120,15 +127,20 @@ impl Config {
         in_range("limits.out_queue_bytes", limits.out_queue_bytes as u64, max_body as u64, 16 << 20)?;
         in_range("max_connections", self.max_connections as u64, 1, 10_000_000)?;
         in_range("grace_ms", self.grace_ms, 0, 600_000)?;
-        in_range("the number of backends", self.backends.len() as u64, 1, crate::limits::BACKENDS_MAX as u64)
+        in_range("backends", self.backends.len() as u64, 1, crate::limits::BACKENDS_MAX as u64).map_err(
+            |error| RangeError {
+                value: format!("a list of {}", error.value),
+                must: format!("a list of {}", error.must),
+                ..error
+            },
+        )
     }
 }
 
-fn in_range(key: &'static str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
-    if (least..=most).contains(&value) {
-        return Ok(());
-    }
-    Err(ConfigError::Value { key, value: value.to_string(), must: format!("from {least} to {most}") })
+/// Where in its file a value stands that cannot be used.
+fn in_file(path: &Path, text: &str, error: RangeError) -> ConfigError {
+    let line = line_of_key(text, error.key).map_or(String::new(), |line| format!("line {line}: "));
+    ConfigError::InFile { path: path.to_owned(), line, error }
 }
 
 #[cfg(test)]
@@ -152,9 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn a_value_out_of_range_names_the_range() {
-        let text = parse("[limits]\nheartbeat_ms = 1\n").expect_err("too small").to_string();
-        assert!(text.contains("limits.heartbeat_ms is 1") && text.contains("from 1000 to 600000"), "{text}");
+    fn a_value_out_of_range_names_the_range_and_the_line() {
+        let text = parse("\n[limits]\nheartbeat_ms = 1\n").expect_err("too small").to_string();
+        assert!(
+            text.contains("line 3: limits.heartbeat_ms is 1") && text.contains("from 1000 to 600000"),
+            "{text}"
+        );
     }
 
     #[test]

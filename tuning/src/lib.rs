@@ -16,6 +16,7 @@ pub mod limits;
 pub mod machine;
 mod need;
 pub mod process;
+pub mod ranges;
 
 pub use check::{check, shards_for, source_addresses_for};
 pub use finding::{Finding, Severity};
