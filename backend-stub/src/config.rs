@@ -4,6 +4,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use tuning::ranges::{RangeError, in_range, line_of_key};
+
+use crate::logic::limits as logic;
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -30,6 +33,7 @@ pub struct BackendConfig {
     /// Users in memory at once.
     pub max_users: usize,
     pub store: StoreConfig,
+    pub retention: RetentionConfig,
     /// Makes the machine's clock wrong, for tests.
     #[serde(skip)]
     pub clock_offset_s: i64,
@@ -47,6 +51,38 @@ pub struct StoreConfig {
     pub reserve_bytes: u64,
 }
 
+/// How long logs keep what. A phone whose cursor is behind a log's horizon gets a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionConfig {
+    /// So many of the newest rows of a log stay as written, whatever their age.
+    pub rows: u64,
+    /// Rows stay as written for so long, however many there are. Behind both, what a later row replaced goes.
+    pub days: u64,
+    /// Messages and comments behind the horizon go after so many days; 0: never. Contacts, groups and own moments
+    /// always stay.
+    pub keep_days: u64,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        let days = logic::HORIZON_AGE_MS / DAY_MS;
+        Self { rows: logic::HORIZON_ROWS, days, keep_days: 0 }
+    }
+}
+
+impl RetentionConfig {
+    pub fn age_ms(&self) -> u64 {
+        self.days * DAY_MS
+    }
+
+    pub fn keep_ms(&self) -> u64 {
+        self.keep_days * DAY_MS
+    }
+}
+
+const DAY_MS: u64 = 24 * 3600 * 1000;
+
 impl Default for BackendConfig {
     fn default() -> Self {
         Self {
@@ -61,6 +97,7 @@ impl Default for BackendConfig {
             hot_bytes: 32 << 20,
             max_users: 4_000_000,
             store: StoreConfig::default(),
+            retention: RetentionConfig::default(),
             clock_offset_s: 0,
         }
     }
@@ -84,8 +121,10 @@ pub enum ConfigError {
     Read { path: PathBuf, cause: std::io::Error },
     #[error("{path}: {text}")]
     Parse { path: PathBuf, text: String },
-    #[error("{key} is {value}, but it must be {must}")]
-    Value { key: &'static str, value: String, must: String },
+    #[error("{path}: {line}{error}")]
+    InFile { path: PathBuf, line: String, error: RangeError },
+    #[error(transparent)]
+    Value(#[from] RangeError),
     #[error(
         "{0} can be reached from other machines, and callers are not authenticated yet; listen on 127.0.0.1, or \
          say --insecure-listen when nothing but gateways reaches this address"
@@ -97,8 +136,10 @@ impl BackendConfig {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
-        toml::from_str(&text)
-            .map_err(|error| ConfigError::Parse { path: path.to_owned(), text: error.to_string() })
+        let config: Self = toml::from_str(&text)
+            .map_err(|error| ConfigError::Parse { path: path.to_owned(), text: error.to_string() })?;
+        config.check_ranges().map_err(|error| in_file(path, &text, error))?;
+        Ok(config)
     }
 
     /// Checks values against what the parts can do. Call it once all flags are in.
@@ -106,6 +147,10 @@ impl BackendConfig {
         if !self.insecure_listen && !self.listen.ip().is_loopback() {
             return Err(ConfigError::Open(self.listen));
         }
+        Ok(self.check_ranges()?)
+    }
+
+    fn check_ranges(&self) -> Result<(), RangeError> {
         in_range("token_ttl_s", self.token_ttl_s, 1, 10 * 365 * 24 * 3600)?;
         in_range("grace_ms", self.grace_ms, 0, 600_000)?;
         in_range("password_workers", self.password_workers as u64, 1, 64)?;
@@ -113,15 +158,18 @@ impl BackendConfig {
         in_range("store.partitions", self.store.partitions.into(), 1, 256)?;
         in_range("store.memtable_bytes", self.store.memtable_bytes, 1 << 20, 1 << 32)?;
         in_range("store.cache_bytes", self.store.cache_bytes, 0, 1 << 40)?;
-        in_range("store.reserve_bytes", self.store.reserve_bytes, 0, 1 << 40)
+        in_range("store.reserve_bytes", self.store.reserve_bytes, 0, 1 << 40)?;
+        in_range("retention.rows", self.retention.rows, 100, 1 << 40)?;
+        // A duty may take its lifetime, and the row that it brings must be there.
+        in_range("retention.days", self.retention.days, logic::DUTY_LIFETIME_MS / DAY_MS, 36_500)?;
+        in_range("retention.keep_days", self.retention.keep_days, 0, 36_500)
     }
 }
 
-fn in_range(key: &'static str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
-    if (least..=most).contains(&value) {
-        return Ok(());
-    }
-    Err(ConfigError::Value { key, value: value.to_string(), must: format!("from {least} to {most}") })
+/// Where in its file a value stands that cannot be used.
+fn in_file(path: &Path, text: &str, error: RangeError) -> ConfigError {
+    let line = line_of_key(text, error.key).map_or(String::new(), |line| format!("line {line}: "));
+    ConfigError::InFile { path: path.to_owned(), line, error }
 }
 
 #[cfg(test)]
@@ -134,6 +182,15 @@ mod tests {
             .expect_err("misspelt");
         let text = error.to_string();
         assert!(text.contains("line 4") && text.contains("partition"), "{text}");
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_told_with_its_line() {
+        let path = std::env::temp_dir().join(format!("moorgate-backend-config-{}", std::process::id()));
+        std::fs::write(&path, "grace_ms = 5\n\n[retention]\ndays = 2\n").expect("a temporary file");
+        let error = BackendConfig::read(&path).expect_err("too few").to_string();
+        std::fs::remove_file(&path).expect("removed");
+        assert!(error.contains("line 4: retention.days is 2, but it must be from 7"), "{error}");
     }
 
     #[test]

@@ -111,6 +111,9 @@ pub fn start(config: BackendConfig) -> Result<Embedded, StartError> {
     let core = CoreConfig {
         hot_bytes: config.hot_bytes,
         max_users: config.max_users,
+        horizon_rows: config.retention.rows,
+        horizon_age_ms: config.retention.age_ms(),
+        keep_ms: config.retention.keep_ms(),
         ..CoreConfig::new(random()?, random()?, store.partitions())
     };
     let shown = Shown { stats: stats.clone(), clock, listen: listener.addr(), backend: core.backend };

@@ -113,6 +113,7 @@ fn core(text: &mut String, stats: &Stats) {
             "Answers of writes that carried what their senders lacked.",
             core.pages_in_replies,
         ),
+        ("moorgate_backend_rows_swept", "Rows behind a horizon that went.", core.rows_swept),
         ("moorgate_backend_refused", "Calls refused for load.", core.refused),
         ("moorgate_backend_news", "News told.", core.news),
         ("moorgate_backend_news_inline", "News that carried their changes.", core.news_inline),

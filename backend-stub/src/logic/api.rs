@@ -6,6 +6,7 @@ use proto_wire::names::Cursor;
 use proto_wire::pb;
 use proto_wire::status::Status;
 
+use super::limits;
 use crate::storage::{Batch, Read};
 
 /// The time, as the owner's clocks say it.
@@ -30,13 +31,29 @@ pub struct CoreConfig {
     pub log_epoch: u32,
     /// Rows and bodies kept in memory.
     pub hot_bytes: usize,
+    /// Newest rows of a log that stay as written, whatever their age.
+    pub horizon_rows: u64,
+    /// Rows younger than this stay as written, however many there are.
+    pub horizon_age_ms: u64,
+    /// Behind the horizon, what was said goes after this time; 0: never.
+    pub keep_ms: u64,
     /// Users in memory at once; calls of others are refused. A user takes about 130 bytes.
     pub max_users: usize,
 }
 
 impl CoreConfig {
     pub fn new(backend: u64, seed: u64, partitions: u16) -> Self {
-        Self { backend, seed, partitions, log_epoch: 1, hot_bytes: 32 * 1024 * 1024, max_users: 4_000_000 }
+        Self {
+            backend,
+            seed,
+            partitions,
+            log_epoch: 1,
+            hot_bytes: 32 * 1024 * 1024,
+            horizon_rows: limits::HORIZON_ROWS,
+            horizon_age_ms: limits::HORIZON_AGE_MS,
+            keep_ms: 0,
+            max_users: 4_000_000,
+        }
     }
 }
 
@@ -118,6 +135,8 @@ pub struct Counters {
     pub conflicts: u64,
     /// Ids of uploads that were forgotten after their memory.
     pub uploads_expired: u64,
+    /// Rows behind a horizon that went because a later one replaced them, or because of their age.
+    pub rows_swept: u64,
     /// Duties that landed.
     pub delivered: u64,
     /// Duties that were found at start.

@@ -11,6 +11,7 @@ use proto_wire::status::{Code, Status};
 use super::api::{Action, Answer, At, CoreConfig, Counters, KvKey};
 use super::expiry::{Expiry, ExpiryRead};
 use super::groups::Groups;
+use super::horizon::HorizonRead;
 use super::hot::Hot;
 use super::keys::Key;
 use super::limits;
@@ -124,6 +125,7 @@ pub(super) enum Purpose {
     States(Vec<Key>),
     Spread { author: u64, read: SpreadRead },
     Said { token: u64, post: Box<pb::Post> },
+    Horizon(Box<HorizonRead>),
 }
 
 impl Core {
@@ -291,6 +293,7 @@ impl Core {
             Purpose::Expiry(read) => self.expiry_read(at, read, answer),
             Purpose::States(keys) => self.states_read(at, keys, answer),
             Purpose::Spread { author, read } => self.spread_read(at, author, read, answer),
+            Purpose::Horizon(read) => self.horizon_read(at, *read, answer),
             Purpose::Said { token, post } => self.said_read(token, *post, answer),
         }
     }

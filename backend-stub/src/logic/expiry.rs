@@ -1,5 +1,5 @@
 //! Ids of uploads are forgotten when a repeat would be refused anyway: a slow walk over the owners of the
-//! store, a few reads in each step of the sweep, that deletes ids beyond their memory.
+//! store, a few reads in each step of the sweep, that deletes ids beyond their memory. It moves horizons on its way.
 
 use proto_wire::limits::{UPLOAD_MEMORY_MS, UPLOAD_SKEW_MS};
 use proto_wire::names::{GROUP_BIT, SECTIONS, UploadId};
@@ -19,6 +19,22 @@ pub(super) struct Expiry {
     reads_left: u32,
     is_reading: bool,
     rests_until_ms: u64,
+}
+
+impl Expiry {
+    /// Whether this step may read once more. If not, the next one begins with the same owner.
+    pub fn begin_read(&mut self) -> bool {
+        if self.reads_left == 0 {
+            return false;
+        }
+        self.reads_left -= 1;
+        self.is_reading = true;
+        true
+    }
+
+    pub fn end_read(&mut self) {
+        self.is_reading = false;
+    }
 }
 
 pub(super) enum ExpiryRead {
@@ -41,7 +57,7 @@ impl Core {
     }
 
     pub(super) fn expiry_read(&mut self, at: At, read: ExpiryRead, answer: Result<Vec<Rows>, ReadError>) {
-        self.expiry.is_reading = false;
+        self.expiry.end_read();
         // What cannot be read now is asked for again in the next step.
         let Ok(Some(rows)) = answer.map(|rows| rows.into_iter().next()) else { return };
         match read {
@@ -59,9 +75,14 @@ impl Core {
                     self.open(self.expiry.section).delete(key);
                 }
                 // More of them come with the next pass: a step's deletes stay bounded.
-                self.go_on_after(at, user);
+                self.look_at_log(user);
             }
         }
+    }
+
+    /// All of this user was looked at.
+    pub(super) fn walk_on(&mut self, at: At, user: u64) {
+        self.go_on_after(at, user);
     }
 
     fn go_on_after(&mut self, at: At, owner: u64) {
@@ -94,11 +115,9 @@ impl Core {
     }
 
     fn read_for_expiry(&mut self, from: &[u8], to: &[u8], max_rows: u32, read: ExpiryRead) {
-        if self.expiry.reads_left == 0 {
+        if !self.expiry.begin_read() {
             return;
         }
-        self.expiry.reads_left -= 1;
-        self.expiry.is_reading = true;
         let (from, to) = (from.to_vec(), to.to_vec());
         let query = Query::Scan { from, to, max_rows, max_bytes: u32::MAX, reverse: false };
         self.read(self.partition(self.expiry.section), vec![query], Purpose::Expiry(read));

@@ -15,6 +15,7 @@
 //!   E  what was said to a moment     number u64 BE, from u64 BE, number there u64 BE
 //!   Q  memory of an author's moments author u64 BE
 //!   N  how many contacts a user has
+//!   H  the horizon of a user's log
 //!   other kinds: the small key-value area (accounts: A), name
 //! ```
 //!
@@ -41,10 +42,11 @@ pub const MOMENT: u8 = b'M';
 pub const SAID: u8 = b'E';
 pub const SEEN: u8 = b'Q';
 pub const CONTACTS: u8 = b'N';
+pub const HORIZON: u8 = b'H';
 
 /// All kinds that the core itself writes; others are the key-value area's.
 pub const KINDS: &[u8] =
-    &[ROW, ITEM, UPLOAD, ORIGIN, GROUP, BODY, DUTY, DEAD, PEER, MOMENT, SAID, SEEN, CONTACTS];
+    &[ROW, ITEM, UPLOAD, ORIGIN, GROUP, BODY, DUTY, DEAD, PEER, MOMENT, SAID, SEEN, CONTACTS, HORIZON];
 
 /// A key without an allocation. The longest is that of what was said to a moment: 35 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,6 +128,10 @@ pub fn dead(section: u16, created_ms: u64, sequence: u64) -> Key {
 
 pub fn peer(user: u64, peer: u64) -> Key {
     Key::new(section_of(user), user, PEER).number(peer)
+}
+
+pub fn horizon(user: u64) -> Key {
+    Key::new(section_of(user), user, HORIZON)
 }
 
 pub fn contacts(user: u64) -> Key {

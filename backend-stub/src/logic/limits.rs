@@ -120,3 +120,13 @@ pub const CONTACTS_OF_A_PAGE: u32 = 256;
 /// What was said to a moment, in one answer. A comment has at most 8 KiB.
 pub const SAID_OF_A_PAGE: u32 = 100;
 pub const SAID_BYTES_OF_A_PAGE: u32 = 32 * 1024;
+
+/// Rows of a log that stay as written: a phone that was off for this many changes needs no snapshot.
+pub const HORIZON_ROWS: u64 = 10_000;
+
+/// Nor one that was off for this long. Never below the lifetime of a duty, whose row must be there.
+pub const HORIZON_AGE_MS: u64 = 30 * 24 * 3600 * 1000;
+const _: () = assert!(HORIZON_AGE_MS >= DUTY_LIFETIME_MS);
+
+/// Rows behind a horizon that the walk looks at in one pass of a user.
+pub const SWEEP_ROWS: u32 = 512;

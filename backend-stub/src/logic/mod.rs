@@ -8,6 +8,7 @@ mod contacts;
 mod core;
 mod expiry;
 mod groups;
+mod horizon;
 mod hot;
 mod keys;
 mod kv;

@@ -14,7 +14,7 @@ use super::append::Waiting;
 use super::core::{Core, Purpose};
 use super::page::{Ends, PageWriter, parse_snapshot_place};
 use super::users::Place;
-use super::values::{Body, Row, RowBody, decode_number};
+use super::values::{Body, Horizon, Row, RowBody, decode_number};
 use super::verbs::Resume;
 use super::{keys, limits};
 use crate::storage::{Query, ReadError, Rows};
@@ -122,7 +122,9 @@ impl Core {
             reverse: false,
         };
         pull.asks = Asks::Rows;
-        self.pull_asks(pull, vec![query]);
+        // Read after the rows: it says whether any of them may be missing.
+        let horizon = Query::Get(keys::horizon(pull.user_id).to_vec());
+        self.pull_asks(pull, vec![query, horizon]);
     }
 
     /// The rows in (`after`, `upto`], found backwards along the chain, so that none can be missing.
@@ -156,7 +158,19 @@ impl Core {
         };
         let asks = std::mem::replace(&mut pull.asks, Asks::Rows);
         let result = match asks {
-            Asks::Rows => pull.take_rows(answer),
+            Asks::Rows => {
+                let horizon = answer.get(1).and_then(Rows::value).map(|value| Horizon::decode(value));
+                let horizon = match horizon.transpose() {
+                    Ok(horizon) => horizon.map_or(0, |horizon| horizon.number),
+                    Err(error) => return self.pull_failed(pull, &error.to_string()),
+                };
+                if pull.from < horizon && !pull.snapshot {
+                    // The phone is too far behind: it gets the items' state, from the beginning.
+                    (pull.after, pull.from, pull.snapshot) = (0, 0, true);
+                    return self.pull_rows(pull);
+                }
+                pull.take_rows(answer, horizon)
+            }
             Asks::Bodies(wanted) => pull.take_bodies(&wanted, &answer),
             Asks::Newest(items) => {
                 pull.take_newest(&items, &answer);
@@ -315,15 +329,15 @@ impl Core {
 
 impl Pull {
     /// Checks the chain: each row names the one before it, the first none behind the cursor, and the last
-    /// is the newest unless more follows.
-    fn take_rows(&mut self, answer: Vec<Rows>) -> Result<(), String> {
+    /// is the newest unless more follows. Behind the horizon rows may be missing.
+    fn take_rows(&mut self, answer: Vec<Rows>, horizon: u64) -> Result<(), String> {
         let Some(rows) = answer.into_iter().next() else { return Err("nothing was read".to_owned()) };
         let mut before = self.from;
         for (at, (key, value)) in rows.rows.iter().enumerate() {
             let number = keys::last_number(key).ok_or("a key has no number")?;
             let row = Row::decode(number, value).map_err(|error| format!("number {number}: {error}"))?;
             let follows = if at == 0 { row.prev <= before } else { row.prev == before };
-            if !follows {
+            if !follows && row.prev > horizon {
                 return Err(format!("number {} is missing before {number}", row.prev));
             }
             before = number;

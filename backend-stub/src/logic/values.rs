@@ -10,7 +10,8 @@
 //! duty     1, kind, created u64, ...
 //! peer     1, newest row's number, version, protobuf of `Peer`, or of `Me` for the user itself
 //! moment   1, flags (1 withdrawn), newest row's number
-//! said     1, protobuf of `Comment`
+//! said     1, protobuf of `Comment`; nothing behind the 1 when it was taken away
+//! horizon  1, number, swept, noted, time of the note u64
 //! group    1, owner u64, version, name length, name, count, members u64 each
 //! origin   1, number
 //! item     1, newest number, version
@@ -530,6 +531,36 @@ impl MomentHead {
     }
 }
 
+/// Where a log's rows stay as written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Horizon {
+    /// Rows up to this number may be gone when a later one replaced them.
+    pub number: u64,
+    /// Up to here they are.
+    pub swept: u64,
+    /// How far the log was at the last note, and when that was (ms since 1970).
+    pub noted: u64,
+    pub noted_ms: u64,
+}
+
+impl Horizon {
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
+        for number in [self.number, self.swept, self.noted] {
+            encode_varint(number, out);
+        }
+        out.put_u64_le(self.noted_ms);
+    }
+
+    pub fn decode(mut value: &[u8]) -> Result<Self, Malformed> {
+        const WHAT: &str = "horizon";
+        version(&mut value, WHAT)?;
+        let mut number = || varint(&mut value, WHAT);
+        let (number, swept, noted) = (number()?, number()?, number()?);
+        Ok(Self { number, swept, noted, noted_ms: u64_le(&mut value, WHAT)? })
+    }
+}
+
 /// A number as the only content of a value: origin memory.
 pub fn encode_number(number: u64, out: &mut Vec<u8>) {
     out.push(VERSION);
@@ -621,6 +652,10 @@ mod tests {
             out.clear();
             head.encode(&mut out);
             prop_assert_eq!(MomentHead::decode(&out), Ok(head));
+            let horizon = Horizon { number, swept: version, noted: number, noted_ms: version };
+            out.clear();
+            horizon.encode(&mut out);
+            prop_assert_eq!(Horizon::decode(&out), Ok(horizon));
         }
 
         #[test]
@@ -628,7 +663,7 @@ mod tests {
             let shared = Bytes::from(bytes.clone());
             let _ = (Row::decode(number, &shared), Upload::decode(&bytes), GroupMeta::decode(&bytes));
             let _ = (StoredDuty::decode(&bytes), decode_number(&bytes), Body::parse(shared));
-            let _ = (Kept::<pb::Peer>::decode(&bytes), MomentHead::decode(&bytes));
+            let _ = (Kept::<pb::Peer>::decode(&bytes), MomentHead::decode(&bytes), Horizon::decode(&bytes));
         }
     }
 }

@@ -5,6 +5,7 @@ mod contacts;
 mod crashes;
 mod full;
 mod groups;
+mod horizon;
 mod me;
 mod moments;
 
@@ -21,7 +22,7 @@ use proto_wire::names::UploadId;
 use proto_wire::pb;
 use proto_wire::status::Status;
 
-use super::{Action, Answer, At, Core, CoreConfig, Upload, Verb};
+use super::{Action, Answer, At, Core, CoreConfig, Upload, Verb, limits};
 use crate::storage::ChangeLog as _;
 use crate::storage::memory::Memory;
 
@@ -35,6 +36,8 @@ pub(super) struct World {
     pub logs: Vec<String>,
     /// Bounds memory for rows; 0 makes every read go to the disk.
     hot_bytes: usize,
+    /// Rows, age and time to keep, as `CoreConfig` has them.
+    horizon: (u64, u64, u64),
     tokens: u64,
     starts: u64,
     partitions: u16,
@@ -43,7 +46,8 @@ pub(super) struct World {
 impl World {
     pub fn new(partitions: u16, hot_bytes: usize) -> Self {
         let at = At { now_ms: 1_000_000, unix_ms: 1_800_000_000_000 };
-        let core = core(1, partitions, hot_bytes);
+        let horizon = (limits::HORIZON_ROWS, limits::HORIZON_AGE_MS, 0);
+        let core = core(1, partitions, hot_bytes, horizon);
         let store = Memory::new(partitions);
         let mut world = Self {
             core,
@@ -53,6 +57,7 @@ impl World {
             notifies: Vec::new(),
             logs: Vec::new(),
             hot_bytes,
+            horizon,
             tokens: 0,
             starts: 1,
             partitions,
@@ -108,7 +113,7 @@ impl World {
     pub fn crash(&mut self) {
         self.store.crash();
         self.starts += 1;
-        self.core = core(self.starts, self.partitions, self.hot_bytes);
+        self.core = core(self.starts, self.partitions, self.hot_bytes, self.horizon);
         self.notifies.clear();
     }
 
@@ -245,8 +250,10 @@ impl World {
     }
 }
 
-fn core(backend: u64, partitions: u16, hot_bytes: usize) -> Core {
-    Core::new(CoreConfig { hot_bytes, ..CoreConfig::new(backend, backend, partitions) })
+fn core(backend: u64, partitions: u16, hot_bytes: usize, horizon: (u64, u64, u64)) -> Core {
+    let (horizon_rows, horizon_age_ms, keep_ms) = horizon;
+    let config = CoreConfig::new(backend, backend, partitions);
+    Core::new(CoreConfig { hot_bytes, horizon_rows, horizon_age_ms, keep_ms, ..config })
 }
 
 pub(super) fn text(change: &pb::Change) -> &str {
