@@ -14,6 +14,9 @@ use backend_stub::storage::{Batch, ChangeLog, Completion, Query, Read};
 /// Names the directory for the child of `killed_at_any_moment`.
 const CHILD: &str = "MOORGATE_STORE_CHILD";
 
+/// The same for the child that merges damaged tables.
+const MERGING_CHILD: &str = "MOORGATE_STORE_MERGING_CHILD";
+
 struct Dir(PathBuf);
 
 impl Dir {
@@ -86,6 +89,57 @@ impl Store {
             .map(|(key, _)| u64::from_be_bytes(key[..8].try_into().expect("8 bytes")))
             .collect()
     }
+}
+
+/// Not a test of its own: the process that `a_merge_that_cannot_read_a_table_stops_the_process_with_the_reason` starts.
+#[test]
+fn child_that_merges() {
+    let Ok(dir) = env::var(MERGING_CHILD) else { return };
+    let options = Options { memtable_bytes: 64 << 10, ..Options::new(dir) };
+    let (wake, woken) = channel();
+    let (store, _) = Embedded::open(&options, |_| {
+        let wake = wake.clone();
+        Box::new(move || drop(wake.send(())))
+    })
+    .expect("tables are read when they are needed");
+    let mut store = Store { store, woken, done: Vec::new() };
+    // 4 MB: dozens of tables, and merges of them.
+    for token in 0..4_000 {
+        let mut batch = Batch::new(token);
+        batch.put(&(token * 7919 % 4_000).to_be_bytes(), &[7; 1_000]);
+        store.commit(0, batch);
+        if token == 1_500 {
+            damage_tables(Path::new(&env::var(MERGING_CHILD).expect("it was there")));
+        }
+    }
+    println!("all committed");
+}
+
+/// Flips a byte of a value in every table.
+fn damage_tables(dir: &Path) {
+    for entry in fs::read_dir(dir.join("p0/keyspaces/1/tables")).expect("the engine's tables") {
+        let path = entry.expect("an entry").path();
+        // One may be merged away meanwhile.
+        let Ok(mut bytes) = fs::read(&path) else { continue };
+        if let Some(value) = bytes.windows(100).position(|window| window == [7; 100]) {
+            bytes[value + 50] ^= 1;
+            let _ = fs::write(&path, &bytes);
+        }
+    }
+}
+
+#[test]
+fn a_merge_that_cannot_read_a_table_stops_the_process_with_the_reason() {
+    let dir = Dir::new("merge");
+    let output = Command::new(env::current_exe().expect("a test runs from a file"))
+        .args(["--exact", "child_that_merges", "--nocapture"])
+        .env(MERGING_CHILD, &dir.0)
+        .output()
+        .expect("a process can be started");
+    let (said, told) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+    assert!(!output.status.success() && !told.contains("all committed"), "{told}{said}");
+    assert!(said.contains("ChecksumMismatch"), "why the engine ended: {said}");
+    assert!(said.contains("the store cannot write"), "and that the process ends: {said}");
 }
 
 /// A batch of two rows that belong together, so that half of one would show.

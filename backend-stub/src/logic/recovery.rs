@@ -2,7 +2,8 @@
 //! outbox, in order, before anything new is written.
 //!
 //! Sections are scanned for duties. Messages that groups had numbered come first, so that nothing new of
-//! a group overtakes them; then the others, by section and sequence.
+//! a group overtakes them; then the others, by sequence. That is one for all sections, so what made a group comes before
+//! what its members sent to it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -142,7 +143,7 @@ impl Core {
             self.counters.recovered += found.len() as u64;
             self.counters.duties += found.len() as u64;
             found.sort_by_key(|found| {
-                (!matches!(found.duty.task, StoredTask::Fanout { .. }), found.section, found.sequence)
+                (!matches!(found.duty.task, StoredTask::Fanout { .. }), found.sequence, found.section)
             });
             recovery.queue = found.into();
         }

@@ -29,10 +29,13 @@ impl<'a> Answer<'a> {
 impl Session {
     pub(super) fn handle_call(&mut self, call: &Call<'_>, owner: &mut impl Owner) -> Result<(), Refusal> {
         owner.counted(Event::Call);
-        let advanced = call.applied.is_some_and(|applied| self.take_applied(applied, owner));
+        let advanced = call.applied.is_some_and(|applied| self.take_applied(applied));
         let method = match self.admit(call, owner) {
             Ok(method) => method,
             Err((code, text)) => {
+                if advanced {
+                    owner.applied(self);
+                }
                 if code == Code::TooMany {
                     self.strike()?;
                 }
@@ -40,7 +43,10 @@ impl Session {
                 return Ok(());
             }
         };
-        match owner.call(self, call, method) {
+        // The call takes along what the phone said, now or before: so no report is needed for it. If the call does
+        // not get there, the backend tells the phone again, which is answered with a report.
+        let applied = (self.state == State::Live).then(|| self.applied_cursor());
+        match owner.call(self, &Call { applied, ..*call }, method) {
             Ok(()) => {
                 self.calls += 1;
                 self.strikes = 0;
@@ -48,7 +54,12 @@ impl Session {
                     self.flags |= flag::SYNC_IN_FLIGHT;
                 }
             }
-            Err(code) => self.refuse(call.id, code, "no backend can take the call now", owner),
+            Err(code) => {
+                if advanced {
+                    owner.applied(self);
+                }
+                self.refuse(call.id, code, "no backend can take the call now", owner);
+            }
         }
         // Like a beat that says it: what came while a notify was outstanding is told now.
         if advanced {

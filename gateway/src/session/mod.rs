@@ -231,7 +231,10 @@ impl Session {
 
     fn handle_beat(&mut self, beat: Beat, owner: &mut impl Owner) -> Result<(), Refusal> {
         owner.counted(Event::Beat);
-        let advanced = beat.applied.is_some_and(|applied| self.take_applied(applied, owner));
+        let advanced = beat.applied.is_some_and(|applied| self.take_applied(applied));
+        if advanced {
+            owner.applied(self);
+        }
         // A beat that says what was applied is an answer to a notify; the answer to it is the next notify.
         if beat.applied.is_none() {
             owner.beat();

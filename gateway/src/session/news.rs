@@ -72,8 +72,8 @@ impl Session {
         out.extend_from_slice(notice);
     }
 
-    /// The phone says what it has applied. True when that is more than before.
-    pub(super) fn take_applied(&mut self, applied: Cursor, owner: &mut impl Owner) -> bool {
+    /// The phone says what it has applied. True when that is more than before: then the backend has to learn it.
+    pub(super) fn take_applied(&mut self, applied: Cursor) -> bool {
         if self.state != State::Live || applied.log_epoch < self.log_epoch {
             return false;
         }
@@ -85,7 +85,6 @@ impl Session {
         } else {
             return false;
         }
-        owner.applied(self);
         true
     }
 

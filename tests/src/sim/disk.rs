@@ -93,7 +93,7 @@ impl Disk {
             let behind = std::mem::take(&mut self.lanes[usize::from(partition)].behind_failure);
             self.send_word(partition, true, behind, life, shared);
         }
-        let slow_us = if self.is_slow { 3_000_000 } else { 0 };
+        let slow_us = if self.is_slow { shared.plan.slow_us } else { 0 };
         for (partition, lane) in (0u16..).zip(&mut self.lanes) {
             if !lane.is_committing && self.memory.waiting(partition) > 0 {
                 lane.is_committing = true;

@@ -12,8 +12,9 @@ pub const EVENTS_MAX: u64 = 20_000_000;
 /// How often the end of a run is looked for.
 pub const LOOK_EVERY_US: u64 = 500_000;
 
-/// After all is where it belongs time runs on: nothing may come that was not wanted.
-pub const AFTER_US: u64 = 5_000_000;
+/// After all is where it belongs time runs on, longer than any call: nothing may come that was not wanted, and nothing may
+/// be left over.
+pub const AFTER_US: u64 = 20_000_000;
 
 /// Within this everything must have come when ends that were not noticed were made known: the longest back-off of a
 /// phone (60 s), its attempts (15 s each), two sweeps of the backend (60 s each), and as much again.

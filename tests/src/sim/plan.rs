@@ -40,6 +40,8 @@ pub struct Plan {
     /// A turn of a loop takes along what came within this.
     pub turn_us: u64,
     pub commit_us: (u64, u64),
+    /// What a slow disk adds at most.
+    pub slow_us: u64,
     pub disk_read_us: (u64, u64),
     /// From the end of something in the store to the word of it.
     pub told_us: u64,
@@ -51,6 +53,8 @@ pub struct Plan {
     pub unacknowledged_us: u64,
     /// A phone's person waits up to this between two messages.
     pub act_every_us: u64,
+    /// Messages sent at once, at most.
+    pub burst: u64,
     pub to_group_permille: u64,
     pub fault_every_us: u64,
     pub weights: Weights,
@@ -95,7 +99,7 @@ impl Plan {
             gates: r.between(1, 3) as usize,
             shards: r.between(1, 2) as usize,
             users: r.between(2, 8),
-            devices: r.between(1, 2),
+            devices: r.pick(&[1, 2, 2, 8]),
             groups: r.below(4) as usize,
             partitions: r.pick(&[1, 1, 2, 4]),
             hot_bytes: r.pick(&[0, 2_000, 32 << 20, 32 << 20]),
@@ -104,6 +108,7 @@ impl Plan {
             link_delay_us: delay(r, 20_000),
             read_delay_us: 1 + r.spread(5_000),
             turn_us: 1 + r.spread(3_000),
+            slow_us: r.pick(&[500_000, 3_000_000, 20_000_000]),
             commit_us: delay(r, 30_000),
             disk_read_us: delay(r, 30_000),
             told_us: 1 + r.spread(30_000),
@@ -112,6 +117,7 @@ impl Plan {
             untold_permille: r.pick(&[0, 200, 500, 1000]),
             unacknowledged_us: r.pick(&[5_000_000, 60_000_000]),
             act_every_us: r.pick(&[300_000, 1_000_000, 4_000_000]),
+            burst: r.pick(&[1, 4, 4, 40]),
             to_group_permille: r.pick(&[100, 300, 700]),
             fault_every_us: r.pick(&[200_000, 1_000_000, 3_000_000]),
             weights,

@@ -242,7 +242,7 @@ impl World {
         if self.groups_asked < self.shared.plan.groups && self.make_group(phone) {
             return;
         }
-        for _ in 0..=self.shared.random.spread(4) {
+        for _ in 0..self.shared.random.spread(self.shared.plan.burst).max(1) {
             let to = self.receiver(phone);
             self.phones[phone].send(to, &mut self.shared);
         }

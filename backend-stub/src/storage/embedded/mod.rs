@@ -7,8 +7,10 @@
 
 mod directory;
 mod journal;
+mod memtables;
 mod reader;
 mod room;
+mod said;
 mod writer;
 
 use std::io;
@@ -21,6 +23,7 @@ use std::thread::{self, JoinHandle};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 use self::directory::Directory;
+use self::memtables::Memtables;
 use self::room::Room;
 use super::{Batch, ChangeLog, Completion, Full, Read, Wake, limits};
 
@@ -125,6 +128,7 @@ impl Embedded {
     /// Opens the store in a directory, or makes it. `wake` gives the wake-up of each thread: it is asked
     /// twice a partition, for its writer and its reader.
     pub fn open(options: &Options, mut wake: impl FnMut(u16) -> Wake) -> Result<(Self, Opened), OpenError> {
+        said::listen();
         let directory = Directory::open(&options.dir, options.partitions)?;
         let mut opened = Opened {
             created: directory.created,
@@ -204,9 +208,11 @@ impl Partition {
             done: done.clone(),
             wake: reader_wake,
         };
-        let writer =
-            writer::Writer { database, keyspace, batches: batches_in, done: done.clone(), wake: writer_wake };
+        let (memtables, let_go) = Memtables::start(format!("store-free-{index}"))?;
+        let (done, wake) = (done.clone(), writer_wake);
+        let writer = writer::Writer { database, keyspace, batches: batches_in, done, wake, memtables };
         let threads = vec![
+            let_go,
             thread::Builder::new().name(format!("store-write-{index}")).spawn(move || writer.run())?,
             thread::Builder::new().name(format!("store-read-{index}")).spawn(move || reader.run())?,
         ];

@@ -122,7 +122,7 @@ impl Pair {
         if !out.is_empty() {
             self.down.push_back(out);
         }
-        for applied in self.notes.applied.drain(..) {
+        for applied in self.notes.applied.drain(..).chain(self.notes.carried.drain(..)) {
             self.applied = self.applied.max(applied.number);
         }
     }

@@ -23,6 +23,8 @@ struct Notes {
     bodies: Vec<Vec<u8>>,
     online: usize,
     applied: Vec<Cursor>,
+    /// What calls took along.
+    carried: Vec<Cursor>,
     wake_ms: Option<u64>,
     events: Vec<Event>,
     refuses_calls: Option<Code>,
@@ -38,6 +40,7 @@ impl Notes {
             bodies: Vec::new(),
             online: 0,
             applied: Vec::new(),
+            carried: Vec::new(),
             wake_ms: None,
             events: Vec::new(),
             refuses_calls: None,
@@ -93,7 +96,9 @@ impl Owner for Notes {
     fn call(&mut self, _: &Session, call: &Call<'_>, _: &'static Method) -> Result<(), Code> {
         self.calls.push((call.id, call.method));
         self.bodies.push(call.body.to_vec());
-        self.refuses_calls.map_or(Ok(()), Err)
+        self.refuses_calls.map_or(Ok(()), Err)?;
+        self.carried.extend(call.applied);
+        Ok(())
     }
     fn online(&mut self, _: &Session) {
         self.online += 1;

@@ -131,6 +131,16 @@ fn a_call_that_says_what_was_applied_is_followed_by_what_came_meanwhile() {
     .put(&mut out);
     give(&mut session, &mut notes, frame::kind::CALL, &out[2..], 12).expect("forwarded");
     assert_eq!(notes.notified(), [(5, true), (6, false)]);
+    assert_eq!((&notes.carried[..], &notes.applied[..]), (&[Cursor::new(1, 5)][..], &[][..]), "no report besides");
+    // Every call takes along where the phone is; one that is refused here cannot.
+    call(&mut session, &mut notes, 2, services::messages::CREATE_GROUP.id).expect("forwarded");
+    assert_eq!(notes.carried, [Cursor::new(1, 5); 2]);
+    notes.refuses_calls = Some(Code::Unavailable);
+    let mut out = Vec::new();
+    let (method, applied) = (services::messages::CREATE_GROUP.id, Some(Cursor::new(1, 6)));
+    Call { id: 3, method, attempt: 0, deadline_ms: 0, applied, body: b"" }.put(&mut out);
+    give(&mut session, &mut notes, frame::kind::CALL, &out[2..], 13).expect("answered");
+    assert_eq!(notes.applied, [Cursor::new(1, 6)]);
 }
 
 #[test]
