@@ -264,7 +264,11 @@ impl Core {
     fn spread_on(&mut self, author: u64) {
         let Some(spread) = self.moments.spreads.get_mut(&author) else { return };
         if spread.more {
-            let query = Query::Scan {
+            let Some(Task::Moment { moment, .. }) = spread.duties.front().map(|duty| &duty.task) else {
+                return;
+            };
+            let post = Query::Get(keys::row(author, *moment).to_vec());
+            let contacts = Query::Scan {
                 from: keys::peer(author, spread.after).to_vec(),
                 to: keys::peer(author, u64::MAX).to_vec(),
                 max_rows: limits::CONTACTS_OF_A_PAGE,
@@ -272,7 +276,7 @@ impl Core {
                 reverse: false,
             };
             let purpose = Purpose::Spread { author, read: SpreadRead::Contacts };
-            return self.read(self.partition(section_of(author)), vec![query], purpose);
+            return self.read(self.partition(section_of(author)), vec![contacts, post], purpose);
         }
         let Some(duty) = spread.duties.pop_front() else { return };
         spread.after = 0;
@@ -333,7 +337,8 @@ impl Core {
 
     fn contacts_read(&mut self, _at: At, author: u64, answer: Vec<Rows>) {
         let Some(spread) = self.moments.spreads.get_mut(&author) else { return };
-        let rows = answer.into_iter().next().unwrap_or_default();
+        let [rows, post] = &answer[..] else { return };
+        let hidden_from = hidden_from(post);
         spread.more = rows.more;
         spread.page.clear();
         for (key, value) in &rows.rows {
@@ -342,7 +347,7 @@ impl Core {
             let is_contact = peer != author
                 && Kept::<pb::Peer>::decode(value)
                     .is_ok_and(|kept| kept.state.relation() == Relation::Contact && !kept.state.blocked);
-            if is_contact {
+            if is_contact && !hidden_from.contains(&peer) {
                 spread.page.push(peer);
             }
         }
@@ -471,6 +476,14 @@ fn reference(author: u64, moment: u64, posted_ms: u64, withdrawn: bool) -> Body 
     }
     let head = BodyHead { deleted: false, kind: Kind::PostRef, origin: author, item: moment, version: 1 };
     Body::encode(head, &message)
+}
+
+/// Who shall not hear of a moment, from the row that published it.
+fn hidden_from(row: &Rows) -> Vec<u64> {
+    let Some((key, value)) = row.rows.first() else { return Vec::new() };
+    let body = keys::last_number(key).and_then(|number| body_of_row(number, value));
+    let post = body.and_then(|body| pb::Post::decode(body.split().ok()?.1).ok());
+    post.map_or(Vec::new(), |post| post.hidden_from)
 }
 
 fn said_of_key(key: &[u8]) -> Option<(u64, u64)> {

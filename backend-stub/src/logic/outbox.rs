@@ -174,13 +174,14 @@ impl Core {
         }
     }
 
-    /// A message, a comment, or a later version of one. From a blocked sender nothing is taken.
+    /// A message, a comment, or a later version of one. From a blocked sender nothing new is taken; what is taken back
+    /// is.
     fn land_item(&mut self, place: Place, sender: u64, body: &Body) -> Result<(), Status> {
-        if self.blocks(place, sender) {
-            return Ok(());
-        }
         let receiver = self.users.peek(place).id;
         let (head, message) = body.split().map_err(|error| Status::new(Code::Internal, error.to_string()))?;
+        if head.version == 1 && self.blocks(place, sender) {
+            return Ok(());
+        }
         if head.kind == Kind::Comment
             && pb::Comment::decode(message).is_ok_and(|comment| comment.author == receiver)
         {

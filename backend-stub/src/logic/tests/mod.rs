@@ -7,6 +7,7 @@ mod full;
 mod groups;
 mod horizon;
 mod me;
+mod model;
 mod moments;
 
 mod index;

@@ -51,6 +51,7 @@ fn contacts_hear_of_a_moment_and_read_it_at_its_author() {
     }
     let post = world.publish(1, 50, "sunrise", &[4]);
     assert_eq!(world.heard(2), [(1, post)]);
+    assert_eq!(world.heard(4), [], "it is hidden from this one");
     assert_eq!(world.heard(5), []);
     let read = world.moment(2, 1, post).expect("a contact reads it").post.expect("a post");
     assert!(read.text == "sunrise" && read.hidden_from.is_empty(), "who it is hidden from is not told");
