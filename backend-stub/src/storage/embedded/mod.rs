@@ -22,7 +22,7 @@ use std::thread::{self, JoinHandle};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
-use self::directory::Directory;
+use self::directory::{Directory, Version};
 use self::memtables::Memtables;
 use self::room::Room;
 use super::{Batch, ChangeLog, Completion, Full, Read, Wake, limits};
@@ -33,6 +33,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// Partitions of a new store. A store that exists keeps its own.
     pub partitions: u16,
+    /// Of a new store: one that is restored begins another.
+    pub log_epoch: u32,
     pub memtable_bytes: u64,
     pub cache_bytes: u64,
     /// Threads of the engine that write tables and merge them.
@@ -46,6 +48,7 @@ impl Options {
         Self {
             dir: dir.into(),
             partitions: 1,
+            log_epoch: 1,
             memtable_bytes: limits::MEMTABLE_BYTES,
             cache_bytes: limits::CACHE_BYTES,
             worker_threads: limits::WORKER_THREADS,
@@ -59,6 +62,8 @@ impl Options {
 pub struct Opened {
     pub created: bool,
     pub partitions: u16,
+    /// Rises when a store was restored: cursors of before name another log.
+    pub log_epoch: u32,
     /// A line for each journal whose torn tail was cut: what was being written when the process or the
     /// machine died. Nothing in it had been acknowledged.
     pub cut: Vec<String>,
@@ -129,10 +134,12 @@ impl Embedded {
     /// twice a partition, for its writer and its reader.
     pub fn open(options: &Options, mut wake: impl FnMut(u16) -> Wake) -> Result<(Self, Opened), OpenError> {
         said::listen();
-        let directory = Directory::open(&options.dir, options.partitions)?;
+        let made = Version { partitions: options.partitions, log_epoch: options.log_epoch };
+        let directory = Directory::open(&options.dir, made)?;
         let mut opened = Opened {
             created: directory.created,
             partitions: directory.partitions,
+            log_epoch: directory.log_epoch,
             cut: Vec::new(),
             written_unix_ms: directory.written_unix_ms(),
         };
