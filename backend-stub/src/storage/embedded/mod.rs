@@ -7,7 +7,6 @@
 
 mod directory;
 mod journal;
-mod memtables;
 mod reader;
 mod room;
 mod said;
@@ -23,7 +22,6 @@ use std::thread::{self, JoinHandle};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 use self::directory::{Directory, Version};
-use self::memtables::Memtables;
 use self::room::Room;
 use super::{Batch, ChangeLog, Completion, Full, Read, Wake, limits};
 
@@ -215,11 +213,9 @@ impl Partition {
             done: done.clone(),
             wake: reader_wake,
         };
-        let (memtables, let_go) = Memtables::start(format!("store-free-{index}"))?;
-        let (done, wake) = (done.clone(), writer_wake);
-        let writer = writer::Writer { database, keyspace, batches: batches_in, done, wake, memtables };
+        let writer =
+            writer::Writer { database, keyspace, batches: batches_in, done: done.clone(), wake: writer_wake };
         let threads = vec![
-            let_go,
             thread::Builder::new().name(format!("store-write-{index}")).spawn(move || writer.run())?,
             thread::Builder::new().name(format!("store-read-{index}")).spawn(move || reader.run())?,
         ];
