@@ -21,6 +21,64 @@ pub enum Command {
     Serve(Serve),
     /// Reads a configuration and says what is wrong with it.
     CheckConfig { file: PathBuf },
+    #[command(flatten)]
+    Tool(Tool),
+}
+
+/// What looks after a store while no backend runs on it.
+#[derive(Debug, Subcommand)]
+pub enum Tool {
+    /// Shows, exports or erases all that is stored of one user.
+    #[command(subcommand)]
+    User(UserTool),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum UserTool {
+    /// What there is of a user: log, contacts, groups, devices, moments, duties.
+    #[command(after_help = "Examples:\n  moorgate-backend user show alice --data /var/lib/moorgate\n  \
+                            moorgate-backend user show 4711 --json")]
+    Show {
+        #[command(flatten)]
+        user: UserArg,
+        /// As JSON; ids are strings.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The rows of a user's log, oldest first.
+    #[command(after_help = "Examples:\n  moorgate-backend user log alice --limit 20\n  \
+                            moorgate-backend user log 4711 --from 300 --json | jq .body")]
+    Log {
+        #[command(flatten)]
+        user: UserArg,
+        /// Begins at this number.
+        #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+        from: u64,
+        /// Ends after so many rows.
+        #[arg(long, value_name = "ROWS")]
+        limit: Option<usize>,
+        /// A JSON object a line; ids are strings.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// A user in a data directory.
+#[derive(Debug, Args)]
+pub struct UserArg {
+    /// A number, or a name; @NAME for a name of digits.
+    #[arg(value_name = "USER")]
+    pub user: String,
+    #[command(flatten)]
+    pub data: DataArg,
+}
+
+/// A data directory that no backend runs on.
+#[derive(Debug, Args)]
+pub struct DataArg {
+    /// The data directory that the backend serves.
+    #[arg(long, value_name = "DIR", default_value = "moorgate-data")]
+    pub data: PathBuf,
 }
 
 /// Flags override the file.

@@ -111,6 +111,7 @@ pub fn start(config: BackendConfig) -> Result<Embedded, StartError> {
     let core = CoreConfig {
         hot_bytes: config.hot_bytes,
         max_users: config.max_users,
+        log_epoch: opened.log_epoch,
         horizon_rows: config.retention.rows,
         horizon_age_ms: config.retention.age_ms(),
         keep_ms: config.retention.keep_ms(),

@@ -10,6 +10,7 @@ pub mod driver;
 pub mod embedded;
 pub mod keys;
 pub mod logic;
+pub mod offline;
 pub mod rpc;
 pub mod rt;
 pub mod stats;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use backend_stub::cli::{Cli, Command};
 use backend_stub::config::BackendConfig;
-use backend_stub::embedded;
+use backend_stub::{embedded, offline};
 use clap::Parser as _;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -35,6 +35,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             println!("{} is fine", file.display());
             Ok(())
         }
+        Command::Tool(tool) => offline::run(tool, &mut std::io::stdout().lock()),
         Command::Serve(serve) => {
             let config = serve.config()?;
             stay_on(&config.cores)?;

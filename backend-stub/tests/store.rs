@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -120,10 +121,12 @@ fn damage_tables(dir: &Path) {
     for entry in fs::read_dir(dir.join("p0/keyspaces/1/tables")).expect("the engine's tables") {
         let path = entry.expect("an entry").path();
         // One may be merged away meanwhile.
-        let Ok(mut bytes) = fs::read(&path) else { continue };
+        let (Ok(bytes), Ok(table)) = (fs::read(&path), OpenOptions::new().write(true).open(&path)) else {
+            continue;
+        };
         if let Some(value) = bytes.windows(100).position(|window| window == [7; 100]) {
-            bytes[value + 50] ^= 1;
-            let _ = fs::write(&path, &bytes);
+            // In place: one may be in the making.
+            table.write_all_at(&[8], value as u64 + 50).expect("a table can be written");
         }
     }
 }

@@ -23,4 +23,5 @@ pub mod report;
 pub mod servers;
 pub mod session;
 pub mod signals;
+pub mod state;
 pub mod workload;

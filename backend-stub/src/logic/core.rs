@@ -402,7 +402,7 @@ impl Core {
     }
 
     #[cfg(test)]
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.reads.is_empty()
             && self.waiting.is_empty()
             && self.partitions.iter().all(|partition| {

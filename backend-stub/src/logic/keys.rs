@@ -164,6 +164,14 @@ pub fn first_of(section: u16, owner: u64) -> Key {
     Key::new(section, owner, 0)
 }
 
+/// Section, owner and kind of a key, and what comes behind them.
+pub fn split(key: &[u8]) -> Option<(u16, u64, u8, &[u8])> {
+    let (section, rest) = key.split_first_chunk()?;
+    let (owner, rest) = rest.split_first_chunk()?;
+    let (kind, rest) = rest.split_first()?;
+    Some((u16::from_be_bytes(*section), u64::from_be_bytes(*owner), *kind, rest))
+}
+
 pub fn owner(key: &[u8]) -> Option<u64> {
     key.get(2..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }

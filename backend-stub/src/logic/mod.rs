@@ -10,7 +10,7 @@ mod expiry;
 mod groups;
 mod horizon;
 mod hot;
-mod keys;
+pub(crate) mod keys;
 mod kv;
 pub mod limits;
 mod me;
@@ -27,7 +27,7 @@ mod states;
 mod sync;
 mod uploads;
 mod users;
-mod values;
+pub(crate) mod values;
 mod verbs;
 
 pub use api::{Action, Answer, At, CoreConfig, Counters, KvKey, PageAnswer};

@@ -37,9 +37,6 @@ pub const PLENTY_OF_RESERVES: u64 = 64;
 /// ... namely this often.
 pub const ROOM_LOOK_SELDOM_MS: u64 = 2_000;
 
-/// How long a memtable may be held after it was written to a table.
-pub const MEMTABLE_LOOK_EVERY_MS: u64 = 100;
-
 /// Threads of the engine that write tables and merge them, a partition. With two, the first spins while
 /// the second merges; with one, a table waits for a merge to end, for which four sealed memtables give
 /// seconds of room.

@@ -31,3 +31,9 @@ pub const UNIX_MS: u64 = 1_767_225_600_000;
 
 /// A machine's clock does not begin at 0.
 pub const START_US: u64 = 1_000_000;
+
+/// Uploads that a phone's program has out at once: more than may be in flight, and more than may wait in the machine.
+pub const UPLOADS_OUT: usize = 80;
+
+/// With so many more nobody types on.
+pub const OUTBOX_MAX: usize = 100;

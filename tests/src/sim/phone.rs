@@ -1,7 +1,7 @@
 //! A phone, the person who holds it, and what both remember across a restart: the log's place, the count of
 //! connections, and the messages that are not acknowledged yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use proto_wire::phone::{
 use proto_wire::services::messages;
 use proto_wire::status::Code;
 
+use super::limits;
 use super::net::{Address, ConnId, Input, Node, Side};
 use super::queue::Event;
 use super::shared::Shared;
@@ -51,8 +52,10 @@ pub struct Phone {
     gate: usize,
     /// What is out.
     uploads: BTreeMap<CallHandle, Upload>,
-    /// What waits to be sent again.
-    pub waiting: usize,
+    /// What is not out yet.
+    outbox: VecDeque<Upload>,
+    /// What waits for its next attempt.
+    waiting: usize,
     pub is_off: bool,
     timer_us: Option<u64>,
     /// Numbers that it has applied, and what they were.
@@ -83,6 +86,7 @@ impl Phone {
             conn: None,
             gate: shared.random.next() as usize,
             uploads: BTreeMap::new(),
+            outbox: VecDeque::new(),
             waiting: 0,
             is_off: true,
             timer_us: None,
@@ -113,7 +117,7 @@ impl Phone {
 
     /// Everything that it has sent is acknowledged.
     pub fn is_idle(&self) -> bool {
-        self.uploads.is_empty() && self.waiting == 0
+        self.uploads.is_empty() && self.outbox.is_empty() && self.waiting == 0
     }
 
     pub fn switch_on(&mut self, shared: &mut Shared) {
@@ -187,14 +191,23 @@ impl Phone {
         self.upload(upload, shared);
     }
 
+    /// People do not type on when nothing leaves.
+    pub fn is_stuck(&self) -> bool {
+        self.outbox.len() > limits::OUTBOX_MAX
+    }
+
     fn upload(&mut self, upload: Upload, shared: &mut Shared) {
+        self.outbox.push_back(upload);
+        self.serve(shared);
+    }
+
+    fn send_upload(&mut self, upload: Upload, shared: &mut Shared) {
         let method = match upload.what {
             What::Message(_) => &messages::SEND,
             What::Group => &messages::CREATE_GROUP,
         };
         let handle = self.machine.call(method.id, upload.body.clone(), 0, method.idempotent, shared.now_ms());
         self.uploads.insert(handle, upload);
-        self.serve(shared);
     }
 
     pub fn answered(&mut self, conn: ConnId, accepted: bool, shared: &mut Shared) {
@@ -244,6 +257,14 @@ impl Phone {
         loop {
             while let Some(event) = self.machine.poll_event() {
                 self.handle_event(event, shared);
+            }
+            if !self.is_off
+                && self.uploads.len() < limits::UPLOADS_OUT
+                && let Some(upload) = self.outbox.pop_front()
+            {
+                // One that cannot be taken ends at once, which is an event.
+                self.send_upload(upload, shared);
+                continue;
             }
             let mut out = Vec::new();
             if !self.machine.poll_transmit(&mut out) {

@@ -95,11 +95,13 @@ impl Plan {
             let from = r.spread(most);
             (from, from + r.spread(most))
         };
+        let users = r.between(2, 8);
         Self {
             gates: r.between(1, 3) as usize,
             shards: r.between(1, 2) as usize,
-            users: r.between(2, 8),
-            devices: r.pick(&[1, 2, 2, 8]),
+            users,
+            // Many devices of few users: a run stays small.
+            devices: if users <= 3 { r.pick(&[1, 2, 8]) } else { r.between(1, 2) },
             groups: r.below(4) as usize,
             partitions: r.pick(&[1, 1, 2, 4]),
             hot_bytes: r.pick(&[0, 2_000, 32 << 20, 32 << 20]),
@@ -117,7 +119,7 @@ impl Plan {
             untold_permille: r.pick(&[0, 200, 500, 1000]),
             unacknowledged_us: r.pick(&[5_000_000, 60_000_000]),
             act_every_us: r.pick(&[300_000, 1_000_000, 4_000_000]),
-            burst: r.pick(&[1, 4, 4, 40]),
+            burst: r.pick(&[1, 4, 4, 4, 4, 40]),
             to_group_permille: r.pick(&[100, 300, 700]),
             fault_every_us: r.pick(&[200_000, 1_000_000, 3_000_000]),
             weights,

@@ -236,7 +236,7 @@ impl World {
         let at_us = from_us + self.shared.random.below(2 * every_us) + 1;
         self.shared.queue.push(at_us, Event::Act(phone));
         self.take_groups();
-        if self.phones[phone].is_off {
+        if self.phones[phone].is_off || self.phones[phone].is_stuck() {
             return;
         }
         if self.groups_asked < self.shared.plan.groups && self.make_group(phone) {

@@ -167,12 +167,15 @@ impl Services {
 
 /// An account as it is stored: version (1), user (u64), the hash as a PHC string.
 #[derive(Debug, PartialEq, Eq)]
-struct Account {
-    user: u64,
+pub(crate) struct Account {
+    pub user: u64,
     hash: String,
 }
 
 const VERSION: u8 = 1;
+
+/// The kind of an account's key in the key-value area.
+pub(crate) const ACCOUNT: u8 = b'A';
 
 impl Account {
     fn to_bytes(&self) -> Bytes {
@@ -182,7 +185,7 @@ impl Account {
         bytes.into()
     }
 
-    fn from_bytes(bytes: &[u8]) -> Result<Self, Status> {
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Status> {
         let unreadable = || Status::new(Code::Internal, "the stored account cannot be read");
         let ([VERSION, user @ ..], hash) = bytes.split_first_chunk::<9>().ok_or_else(unreadable)? else {
             return Err(unreadable());
@@ -193,7 +196,7 @@ impl Account {
 }
 
 /// Where the account of a name is stored: by the hash of the name, so that names spread over sections.
-fn key_of(name: &str) -> Result<KvKey, Status> {
+pub(crate) fn key_of(name: &str) -> Result<KvKey, Status> {
     let is_plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'.' | b'-');
     if !limits::NAME_BYTES.contains(&name.len()) || !name.bytes().all(is_plain) {
         return Err(Status::invalid("a name has 3 to 32 of the characters a-z, 0-9, '_', '.' and '-'"));
@@ -201,7 +204,7 @@ fn key_of(name: &str) -> Result<KvKey, Status> {
     let hash = blake3::hash(name.as_bytes());
     let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
     let owner = u64::from_le_bytes([a, b, c, d, e, f, g, h]) & !GROUP_BIT;
-    Ok(KvKey { owner, kind: b'A', name: Bytes::copy_from_slice(name.as_bytes()) })
+    Ok(KvKey { owner, kind: ACCOUNT, name: Bytes::copy_from_slice(name.as_bytes()) })
 }
 
 fn check_password(password: &str) -> Result<(), Status> {

@@ -30,6 +30,7 @@ use crate::driver::Driver;
 use crate::logic::{Answer, Upload, Verb, upload_hash};
 use crate::rpc::{Call, Connection, Service};
 
+pub(crate) use account::{ACCOUNT, Account, key_of};
 pub use account::{Accounts, AccountsConfig};
 pub use passwords::Passwords;
 

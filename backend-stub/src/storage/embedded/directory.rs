@@ -1,7 +1,7 @@
 //! The directory of a store: whose it is, of what version, and what its journals lost at a crash.
 //!
 //! ```text
-//! VERSION   "moorgate-store 1\npartitions N\n"
+//! VERSION   "moorgate-store 1\npartitions N\nlog_epoch N\n"; without the last line the epoch is 1
 //! LOCK      held with flock by the process that has the store open
 //! pN/       the engine's files of partition N
 //! pN.new/   the same, until the store is whole for the first time
@@ -23,32 +23,41 @@ use super::OpenError;
 const STORE_VERSION: u32 = 1;
 const NAME: &str = "moorgate-store";
 
+/// What the file of this name says of a store beside the version itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Version {
+    pub partitions: u16,
+    pub log_epoch: u32,
+}
+
 pub(super) struct Directory {
     dir: PathBuf,
     pub partitions: u16,
+    pub log_epoch: u32,
     pub created: bool,
     /// The lock ends with this descriptor, however the process ends.
     _lock: File,
 }
 
 impl Directory {
-    pub fn open(dir: &Path, partitions: u16) -> Result<Self, OpenError> {
+    /// `made` is what a store gets that is made now; one that exists keeps its own.
+    pub fn open(dir: &Path, made: Version) -> Result<Self, OpenError> {
         let io = |cause| OpenError::Io { dir: dir.to_owned(), cause };
-        if !(1..=limits::MAX_PARTITIONS).contains(&partitions) {
-            return Err(OpenError::Partitions(partitions));
+        if !(1..=limits::MAX_PARTITIONS).contains(&made.partitions) {
+            return Err(OpenError::Partitions(made.partitions));
         }
         create_durably(dir).map_err(io)?;
         let lock = lock(dir)?;
-        let (partitions, created) = match fs::read_to_string(dir.join("VERSION")) {
+        let (Version { partitions, log_epoch }, created) = match fs::read_to_string(dir.join("VERSION")) {
             Ok(text) => (known_version(dir, &text)?, false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 refuse_foreign(dir)?;
                 remove_unfinished(dir).map_err(io)?;
-                (partitions, true)
+                (made, true)
             }
             Err(error) => return Err(io(error)),
         };
-        Ok(Self { dir: dir.to_owned(), partitions, created, _lock: lock })
+        Ok(Self { dir: dir.to_owned(), partitions, log_epoch, created, _lock: lock })
     }
 
     /// Where a partition is made.
@@ -58,7 +67,7 @@ impl Directory {
 
     /// All partitions of a new store are made: from now on it is one.
     pub fn complete(&self) -> Result<(), OpenError> {
-        let completed = sync_directories(&self.dir).and_then(|()| write_version(&self.dir, self.partitions));
+        let completed = sync_directories(&self.dir).and_then(|()| write_version(&self.dir, self));
         completed.map_err(|cause| OpenError::Io { dir: self.dir.clone(), cause })
     }
 
@@ -129,7 +138,7 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
     }
 }
 
-fn known_version(dir: &Path, text: &str) -> Result<u16, OpenError> {
+fn known_version(dir: &Path, text: &str) -> Result<Version, OpenError> {
     let foreign = || OpenError::Foreign { dir: dir.to_owned(), found: text.chars().take(80).collect() };
     let mut words = text.split_whitespace();
     if words.next() != Some(NAME) {
@@ -139,10 +148,15 @@ fn known_version(dir: &Path, text: &str) -> Result<u16, OpenError> {
     if found > STORE_VERSION {
         return Err(OpenError::Newer { dir: dir.to_owned(), found, known: STORE_VERSION });
     }
-    match (words.next(), words.next().and_then(|word| word.parse().ok())) {
+    let partitions = match (words.next(), words.next().and_then(|word| word.parse().ok())) {
         (Some("partitions"), Some(partitions)) if (1..=limits::MAX_PARTITIONS).contains(&partitions) => {
-            Ok(partitions)
+            partitions
         }
+        _ => return Err(foreign()),
+    };
+    match (words.next(), words.next().and_then(|word| word.parse().ok())) {
+        (None, None) => Ok(Version { partitions, log_epoch: 1 }),
+        (Some("log_epoch"), Some(log_epoch)) if log_epoch > 0 => Ok(Version { partitions, log_epoch }),
         _ => Err(foreign()),
     }
 }
@@ -167,10 +181,11 @@ fn remove_unfinished(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn write_version(dir: &Path, partitions: u16) -> io::Result<()> {
+fn write_version(dir: &Path, store: &Directory) -> io::Result<()> {
+    let Directory { partitions, log_epoch, .. } = store;
     let new = dir.join("VERSION.new");
     let mut file = File::create(&new)?;
-    write!(file, "{NAME} {STORE_VERSION}\npartitions {partitions}\n")?;
+    write!(file, "{NAME} {STORE_VERSION}\npartitions {partitions}\nlog_epoch {log_epoch}\n")?;
     file.sync_all()?;
     fs::rename(&new, dir.join("VERSION"))?;
     File::open(dir)?.sync_all()

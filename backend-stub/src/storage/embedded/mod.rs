@@ -7,7 +7,6 @@
 
 mod directory;
 mod journal;
-mod memtables;
 mod reader;
 mod room;
 mod said;
@@ -22,8 +21,7 @@ use std::thread::{self, JoinHandle};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
-use self::directory::Directory;
-use self::memtables::Memtables;
+use self::directory::{Directory, Version};
 use self::room::Room;
 use super::{Batch, ChangeLog, Completion, Full, Read, Wake, limits};
 
@@ -33,6 +31,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// Partitions of a new store. A store that exists keeps its own.
     pub partitions: u16,
+    /// Of a new store: one that is restored begins another.
+    pub log_epoch: u32,
     pub memtable_bytes: u64,
     pub cache_bytes: u64,
     /// Threads of the engine that write tables and merge them.
@@ -46,6 +46,7 @@ impl Options {
         Self {
             dir: dir.into(),
             partitions: 1,
+            log_epoch: 1,
             memtable_bytes: limits::MEMTABLE_BYTES,
             cache_bytes: limits::CACHE_BYTES,
             worker_threads: limits::WORKER_THREADS,
@@ -59,6 +60,8 @@ impl Options {
 pub struct Opened {
     pub created: bool,
     pub partitions: u16,
+    /// Rises when a store was restored: cursors of before name another log.
+    pub log_epoch: u32,
     /// A line for each journal whose torn tail was cut: what was being written when the process or the
     /// machine died. Nothing in it had been acknowledged.
     pub cut: Vec<String>,
@@ -129,10 +132,12 @@ impl Embedded {
     /// twice a partition, for its writer and its reader.
     pub fn open(options: &Options, mut wake: impl FnMut(u16) -> Wake) -> Result<(Self, Opened), OpenError> {
         said::listen();
-        let directory = Directory::open(&options.dir, options.partitions)?;
+        let made = Version { partitions: options.partitions, log_epoch: options.log_epoch };
+        let directory = Directory::open(&options.dir, made)?;
         let mut opened = Opened {
             created: directory.created,
             partitions: directory.partitions,
+            log_epoch: directory.log_epoch,
             cut: Vec::new(),
             written_unix_ms: directory.written_unix_ms(),
         };
@@ -208,11 +213,9 @@ impl Partition {
             done: done.clone(),
             wake: reader_wake,
         };
-        let (memtables, let_go) = Memtables::start(format!("store-free-{index}"))?;
-        let (done, wake) = (done.clone(), writer_wake);
-        let writer = writer::Writer { database, keyspace, batches: batches_in, done, wake, memtables };
+        let writer =
+            writer::Writer { database, keyspace, batches: batches_in, done: done.clone(), wake: writer_wake };
         let threads = vec![
-            let_go,
             thread::Builder::new().name(format!("store-write-{index}")).spawn(move || writer.run())?,
             thread::Builder::new().name(format!("store-read-{index}")).spawn(move || reader.run())?,
         ];

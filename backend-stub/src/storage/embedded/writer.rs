@@ -8,7 +8,6 @@ use fjall::{Database, Keyspace, PersistMode};
 
 use super::super::{Batch, Completion, Wake, limits};
 use super::Done;
-use super::memtables::Memtables;
 
 pub(super) struct Writer {
     pub database: Database,
@@ -16,18 +15,16 @@ pub(super) struct Writer {
     pub batches: Receiver<Batch>,
     pub done: Arc<Done>,
     pub wake: Wake,
-    pub memtables: Memtables,
 }
 
 impl Writer {
     /// Commits what comes until the owner is gone.
-    pub fn run(mut self) {
+    pub fn run(self) {
         let mut tokens = Vec::new();
         while let Ok(first) = self.batches.recv() {
             self.commit(first, &mut tokens);
             self.done.push(tokens.drain(..).map(|token| Completion::Committed { token }));
             (self.wake)();
-            self.memtables.note(&self.keyspace);
         }
     }
 

@@ -23,6 +23,9 @@ pub const USERS: u64 = 8;
 const MESSAGES: usize = 350;
 const TEXT_BYTES: usize = 7_000;
 
+/// So many are sent at once.
+const BURST: usize = 7;
+
 /// Devices of bare phones.
 const FIRST_DEVICE: u64 = 1 << 40;
 
@@ -37,9 +40,11 @@ impl Cold {
         let fleet = &mut run.fleet;
         let phones = fleet.add_many(FIRST_USER, USERS as usize)?;
         fleet.more_text_bytes = TEXT_BYTES;
-        for _ in 0..MESSAGES {
+        for _ in 0..MESSAGES / BURST {
             for &phone in &phones {
-                fleet.send(phone, fleet.user(phone));
+                for _ in 0..BURST {
+                    fleet.send(phone, fleet.user(phone));
+                }
             }
             fleet.settle(limits::SOON_MS)?;
         }

@@ -12,7 +12,7 @@ const GROUP_MEMBERS: usize = 5;
 /// Of 10 messages one goes to a group.
 const TO_GROUP_IN: u32 = 10;
 
-/// A phone writes up to this many messages without waiting for an answer in between.
+/// A burst has up to this many messages, if nothing else is said.
 const BURST_MAX: u32 = 3;
 
 /// From one burst of a phone to its next, at most.
@@ -27,6 +27,8 @@ pub struct Load {
     groups: Vec<u64>,
     /// When each phone writes next, and the last that it wrote.
     next: Vec<(u64, Option<tests::history::MessageId>)>,
+    /// A phone writes up to this many messages without waiting for an answer in between.
+    pub burst_max: u32,
     random: StdRng,
 }
 
@@ -41,7 +43,7 @@ impl Load {
             groups.extend(members.iter().map(|_| group));
         }
         let next = vec![(0, None); phones.len()];
-        Ok(Self { phones, groups, next, random: StdRng::seed_from_u64(seed) })
+        Ok(Self { phones, groups, next, burst_max: BURST_MAX, random: StdRng::seed_from_u64(seed) })
     }
 
     /// Lets every phone write whose pause is over and whose last message is acknowledged.
@@ -53,7 +55,7 @@ impl Load {
                 continue;
             }
             let from = self.phones[at];
-            for _ in 0..self.random.random_range(1..=BURST_MAX) {
+            for _ in 0..self.random.random_range(1..=self.burst_max) {
                 let to = self.receiver(at, fleet);
                 let id = fleet.send(from, to);
                 self.next[at] = (now_ms + self.random.random_range(0..PAUSE_MAX_MS), Some(id));

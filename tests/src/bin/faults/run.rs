@@ -27,8 +27,14 @@ const RESTART_WITHIN_MS: u64 = 200;
 /// One round may take this long to have its messages acknowledged.
 const LOAD_WITHIN_MS: u64 = 60_000;
 
-/// After so many rounds new phones read all logs from their beginning, and what was right is forgotten.
+/// After so many rounds new phones read logs from their beginning, and what was right is forgotten.
 const AUDIT_EVERY: usize = 10;
+
+/// So many logs each time, since they grow; all of them in a run that is not longer than that.
+const AUDITED: usize = 40;
+
+/// Whole logs take longer than what is new, in drains.
+const AUDIT_DRAINS: u64 = 4;
 
 /// What every scenario is told.
 #[derive(Debug, clap::Args)]
@@ -118,7 +124,7 @@ fn rounds(args: &Args, scenario: &mut dyn Scenario, seed: u64, report: &mut Repo
         let hit = scenario.round(&mut run)?;
         let drained = run.drain(before);
         let is_audit = number % AUDIT_EVERY == 0 || number == args.rounds;
-        let audited = if drained.is_ok() && is_audit { run.audit() } else { Ok(()) };
+        let audited = if drained.is_ok() && is_audit { run.audit(args.rounds) } else { Ok(()) };
         let verdict = run.fleet.history.verdict();
         let round = Round {
             number,
@@ -238,18 +244,21 @@ impl Run {
         self.fleet.settle(self.drain_ms).map_err(Into::into)
     }
 
-    /// New devices of all users read the whole logs: what is in them now, not what the phones got once. Then what was
-    /// right is forgotten.
-    fn audit(&mut self) -> Result<()> {
+    /// New devices read whole logs: what is in them now, not what the phones got once. Then what was right is forgotten.
+    fn audit(&mut self, rounds: usize) -> Result<()> {
         self.audits += 1;
-        let readers: Vec<PhoneId> = (0..self.phones as u64)
+        let count = if rounds <= AUDIT_EVERY { self.phones } else { self.phones.min(AUDITED) };
+        let users = rand::seq::index::sample(&mut self.random, self.phones, count);
+        let readers: Vec<PhoneId> = users
+            .into_iter()
+            .map(|at| at as u64)
             .map(|at| self.fleet.add_device(FIRST_USER + at, self.audits << 32 | at, 0))
             .collect();
         for reader in &readers {
             self.fleet.history.set_late(reader.0);
             self.fleet.connect(*reader);
         }
-        let settled = self.fleet.settle(self.drain_ms);
+        let settled = self.fleet.settle(AUDIT_DRAINS * self.drain_ms);
         if settled.is_ok() {
             for reader in &readers {
                 self.fleet.cut(*reader);

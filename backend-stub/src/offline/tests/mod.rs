@@ -1,0 +1,5 @@
+//! The tools on stores that the real core has written, over the real engine.
+
+mod world;
+
+mod user;
