@@ -25,8 +25,8 @@ pub mod kind {
     pub const GOAWAY: u8 = 0x07;
     pub const CLOSE: u8 = 0x08;
 
-    // Reserved for later versions. They lie in the range that may be skipped, so that a peer of
-    // version 1.0 skips what a peer of version 1.1 sends.
+    // In the range that may be skipped, so that a peer skips what it does not know. All but EVENT are reserved for later
+    // versions.
 
     /// The server sets another heartbeat interval.
     pub const INTERVAL: u8 = 0x80;

@@ -131,7 +131,11 @@ fn a_call_that_says_what_was_applied_is_followed_by_what_came_meanwhile() {
     .put(&mut out);
     give(&mut session, &mut notes, frame::kind::CALL, &out[2..], 12).expect("forwarded");
     assert_eq!(notes.notified(), [(5, true), (6, false)]);
-    assert_eq!((&notes.carried[..], &notes.applied[..]), (&[Cursor::new(1, 5)][..], &[][..]), "no report besides");
+    assert_eq!(
+        (&notes.carried[..], &notes.applied[..]),
+        (&[Cursor::new(1, 5)][..], &[][..]),
+        "no report besides"
+    );
     // Every call takes along where the phone is; one that is refused here cannot.
     call(&mut session, &mut notes, 2, services::messages::CREATE_GROUP.id).expect("forwarded");
     assert_eq!(notes.carried, [Cursor::new(1, 5); 2]);
