@@ -31,6 +31,37 @@ pub enum Tool {
     /// Shows, exports or erases all that is stored of one user.
     #[command(subcommand)]
     User(UserTool),
+    /// Reads all of a store and tells everything that does not fit together; ends with 1 if anything does not.
+    #[command(after_help = "Examples:\n  moorgate-backend check --data /var/lib/moorgate")]
+    Check(DataArg),
+    /// Merges all tables of a store, so that deleted and replaced rows give their room back.
+    #[command(after_help = "Examples:\n  moorgate-backend compact --data /var/lib/moorgate")]
+    Compact(DataArg),
+    /// Copies the store and the keys of a data directory into a directory that is empty or does not exist. The copy holds
+    /// the issuer's key: whoever reads it can be any user.
+    #[command(after_help = "Examples:\n  moorgate-backend backup /backups/monday --data /var/lib/moorgate")]
+    Backup {
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        #[command(flatten)]
+        data: DataArg,
+    },
+    /// Brings a backup back into an empty data directory, once all of it is verified. Phones then take snapshots, and
+    /// lose nothing that was in the backup.
+    #[command(
+        after_help = "Examples:\n  moorgate-backend restore /backups/monday --data /var/lib/moorgate\n  \
+                            moorgate-backend restore /var/lib/moorgate --from /backups/monday"
+    )]
+    Restore {
+        /// The backup; with --from, the data directory.
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// The backup, when DIR is the data directory.
+        #[arg(long, value_name = "BACKUP", conflicts_with = "data")]
+        from: Option<PathBuf>,
+        #[command(flatten)]
+        data: DataArg,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -60,6 +91,31 @@ pub enum UserTool {
         /// A JSON object a line; ids are strings.
         #[arg(long)]
         json: bool,
+    },
+    /// Writes all that is stored of a user as JSON lines into a directory that is empty or does not exist. The password's
+    /// hash is not among it.
+    #[command(
+        after_help = "Examples:\n  moorgate-backend user export alice ./alice --data /var/lib/moorgate"
+    )]
+    Export {
+        #[arg(value_name = "USER", help = "A number, or a name; @NAME for a name of digits")]
+        user: String,
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        #[command(flatten)]
+        data: DataArg,
+    },
+    /// Removes all that is stored of a user. What others have of the user's messages stays theirs.
+    #[command(
+        after_help = "Examples:\n  moorgate-backend user erase alice        says what would be removed\n  \
+                            moorgate-backend user erase alice --yes"
+    )]
+    Erase {
+        #[command(flatten)]
+        user: UserArg,
+        /// Removes it. Without this it is only said what would be, and the exit code is 1.
+        #[arg(long)]
+        yes: bool,
     },
 }
 

@@ -2,6 +2,7 @@
 //! `moorgate up` starts beside the gateway.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -17,6 +18,7 @@ use crate::driver::Driver;
 use crate::keys::{self, KeysError};
 use crate::logic::services::{Accounts, AccountsConfig, Passwords, Services};
 use crate::logic::{Core, CoreConfig};
+use crate::offline::restore::UNFINISHED;
 use crate::rpc::Server;
 use crate::rt::{self, Executor, Inbox, Listener, RuntimeError, Waker};
 use crate::stats::Stats;
@@ -40,6 +42,10 @@ pub enum StartError {
     Admin(#[from] AdminError),
     #[error("the kernel gives no random bytes: {0}")]
     Random(getrandom::Error),
+    #[error(
+        "{} is there: a restore into this data directory was killed or still runs; do it again before the backend starts", .0.display()
+    )]
+    Unrestored(PathBuf),
     #[error("a thread does not start: {0}; check `ulimit -u`")]
     Thread(#[from] io::Error),
     #[error("the event loop ended while it started; what it said before tells why")]
@@ -89,6 +95,10 @@ struct Parts {
 /// when this returns.
 pub fn start(config: BackendConfig) -> Result<Embedded, StartError> {
     config.check()?;
+    let unfinished = config.data.join(UNFINISHED);
+    if unfinished.exists() {
+        return Err(StartError::Unrestored(unfinished));
+    }
     let stats = Arc::new(Stats::default());
     let mut listener = bind(config.listen)?;
     let store_wake = Waker::default();

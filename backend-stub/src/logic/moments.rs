@@ -17,7 +17,9 @@ use super::keys::{self, Key};
 use super::limits;
 use super::outbox::{Duty, Task, body_of_row};
 use super::users::Place;
-use super::values::{Body, BodyHead, Kept, Kind, MomentHead, RowBody, decode_number, encode_number};
+use super::values::{
+    Body, BodyHead, Kept, Kind, MomentHead, RowBody, decode_number, decode_said, encode_number,
+};
 use super::verbs::Resume;
 use crate::storage::{Query, ReadError, Rows};
 
@@ -184,18 +186,10 @@ impl Core {
         let mut moment = pb::Moment { post: Some(post), ..Default::default() };
         for (key, value) in &rows.rows {
             let Some((from, number)) = said_of_key(key) else { continue };
-            // Nothing behind the version: it was taken away.
-            let Some((VERSION, message)) = value.split_first().map(|(version, rest)| (*version, rest)) else {
-                continue;
-            };
-            if message.is_empty() {
-                continue;
-            }
-            match pb::Comment::decode(message) {
-                Ok(comment) => moment.said.push(pb::Said { from, number, comment: Some(comment) }),
-                Err(_) => {
-                    return self.answer(token, Err(unreadable("a stored comment cannot be read".into())));
-                }
+            match decode_said(value) {
+                Ok(Some(comment)) => moment.said.push(pb::Said { from, number, comment: Some(comment) }),
+                Ok(None) => {}
+                Err(error) => return self.answer(token, Err(unreadable(error.to_string()))),
             }
         }
         if let (true, Some((key, _))) = (rows.more, rows.rows.last()) {

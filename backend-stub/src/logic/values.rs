@@ -561,6 +561,16 @@ impl Horizon {
     }
 }
 
+/// What was said to a moment; none: it was taken away.
+pub fn decode_said(mut value: &[u8]) -> Result<Option<pb::Comment>, Malformed> {
+    const WHAT: &str = "comment";
+    version(&mut value, WHAT)?;
+    if value.is_empty() {
+        return Ok(None);
+    }
+    <pb::Comment as prost::Message>::decode(value).map(Some).map_err(|_| Malformed(WHAT))
+}
+
 /// A number as the only content of a value: origin memory.
 pub fn encode_number(number: u64, out: &mut Vec<u8>) {
     out.push(VERSION);
@@ -570,6 +580,13 @@ pub fn encode_number(number: u64, out: &mut Vec<u8>) {
 pub fn decode_number(mut value: &[u8]) -> Result<u64, Malformed> {
     version(&mut value, "number")?;
     varint(&mut value, "number")
+}
+
+/// What the index says of an item: its newest number, and that row's version.
+pub fn decode_index(mut value: &[u8]) -> Result<(u64, u64), Malformed> {
+    const WHAT: &str = "index entry";
+    version(&mut value, WHAT)?;
+    Ok((varint(&mut value, WHAT)?, varint(&mut value, WHAT)?))
 }
 
 fn version(from: &mut impl Buf, what: &'static str) -> Result<(), Malformed> {

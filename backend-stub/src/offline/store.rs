@@ -204,7 +204,7 @@ enum Next {
 }
 
 impl Scan<'_> {
-    fn ask(&mut self, from: Vec<u8>) -> Result<(), ReadError> {
+    fn ask(&self, from: Vec<u8>) -> Result<u64, ReadError> {
         let query = Query::Scan {
             from,
             to: self.to.clone(),
@@ -212,22 +212,22 @@ impl Scan<'_> {
             max_bytes: limits::SCAN_BYTES,
             reverse: false,
         };
-        self.next = Next::Asked(self.store.ask(self.partition, vec![query])?);
-        Ok(())
+        self.store.ask(self.partition, vec![query])
     }
 
     fn turn_page(&mut self) -> Result<(), ReadError> {
-        if let Next::Ask(from) = std::mem::replace(&mut self.next, Next::Over) {
-            self.ask(from)?;
-        }
-        let Next::Asked(token) = std::mem::replace(&mut self.next, Next::Over) else { return Ok(()) };
+        let token = match std::mem::replace(&mut self.next, Next::Over) {
+            Next::Ask(from) => self.ask(from)?,
+            Next::Asked(token) => token,
+            Next::Over => return Ok(()),
+        };
         let answer = self.store.inner.borrow_mut().answer(token)?;
         let rows = answer.into_iter().next().unwrap_or_default();
         if let (true, Some((last, _))) = (rows.more, rows.rows.last()) {
             // Right behind the last key.
             let mut from = last.clone();
             from.push(0);
-            self.ask(from)?;
+            self.next = Next::Asked(self.ask(from)?);
         }
         self.page = rows.rows.into_iter();
         Ok(())

@@ -12,7 +12,9 @@ use super::content::{content, marks, parties};
 use super::store::{Store, StoreError};
 use crate::logic::keys;
 use crate::logic::services::{ACCOUNT, Account, key_of};
-use crate::logic::values::{Body, GroupMeta, Kept, Kind, Malformed, MomentHead, Row, RowBody, StoredDuty};
+use crate::logic::values::{
+    Body, GroupMeta, Horizon, Kept, Kind, Malformed, MomentHead, Row, RowBody, StoredDuty,
+};
 use crate::storage::ReadError;
 
 /// Why something of a user cannot be told.
@@ -173,6 +175,8 @@ pub struct Summary {
     pub section: u16,
     /// The number of the newest row; 0: the log is empty.
     pub newest: u64,
+    /// Up to here rows may be gone; a phone that is behind it gets a snapshot.
+    pub horizon: u64,
     pub rows: u64,
     pub items: u64,
     /// Of rows and their own bodies; those of groups are shared.
@@ -233,6 +237,9 @@ pub fn summary(store: &Store, user: u64) -> Result<Summary, UserError> {
             seen_groups.insert(head.origin);
         }
     }
+    let horizon = store.get(&keys::horizon(user))?.map(|value| Horizon::decode(&value)).transpose();
+    let horizon = horizon.map_err(|error| UserError::Damaged { user, what: error.to_string() })?;
+    summary.horizon = horizon.map_or(0, |horizon| horizon.number);
     summary.items = items.len() as u64;
     summary.groups = groups(store, user, seen_groups)?;
     summary.count_peers(peers(store, user)?);
@@ -302,7 +309,7 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "user {} (section {})", self.user, self.section)?;
-        writeln!(f, "  newest number  {}", self.newest)?;
+        writeln!(f, "  newest number  {}, horizon {}", self.newest, self.horizon)?;
         writeln!(
             f,
             "  rows           {}, of {} items, {} bytes of its own",

@@ -2,4 +2,8 @@
 
 mod world;
 
+mod backup;
+mod check;
+mod erase;
+mod store;
 mod user;

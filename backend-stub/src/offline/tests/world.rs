@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::{env, fs, process};
 
@@ -17,7 +17,7 @@ use crate::logic::services::{ACCOUNT, key_of};
 use crate::logic::{Answer, At, Core, CoreConfig, KvKey, Upload, Verb};
 use crate::offline::store::Store;
 use crate::storage::embedded::{Embedded, Options};
-use crate::storage::{Batch, ChangeLog as _, Completion, partition_of};
+use crate::storage::{Batch, Completion, partition_of};
 use crate::turn::{self, Outward};
 
 pub struct Dir(pub PathBuf);
@@ -95,7 +95,10 @@ impl World {
             hot_bytes: 0,
             ..CoreConfig::new(1, 1, opened.partitions)
         };
-        let at = At { now_ms: 1_000_000, unix_ms: 1_800_000_000_000 };
+        // Ids of uploads carry the time: no two worlds give the same ones.
+        static OPENED: AtomicU64 = AtomicU64::new(0);
+        let later_ms = 600_000 * OPENED.fetch_add(1, Ordering::Relaxed);
+        let at = At { now_ms: 1_000_000, unix_ms: 1_800_000_000_000 + later_ms };
         let mut world = Self {
             core: Core::new(config),
             store,

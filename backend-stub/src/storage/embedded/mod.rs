@@ -5,6 +5,7 @@
 //! commit fails the process prints the reason and aborts: after a failed fdatasync nobody knows what the
 //! disk holds, so nothing is tried again.
 
+mod compact;
 mod directory;
 mod journal;
 mod reader;
@@ -21,6 +22,7 @@ use std::thread::{self, JoinHandle};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
+pub use self::compact::compact;
 use self::directory::{Directory, Version};
 use self::room::Room;
 use super::{Batch, ChangeLog, Completion, Full, Read, Wake, limits};
