@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::limits;
 use crate::servers::Cores;
 use crate::session::Place;
 
@@ -36,13 +37,19 @@ Examples:
   printf 'send bob hello\\nquit\\n' | moorgate-bench phone --user alice")]
     Phone(PhoneArgs),
     /// Phones that chat: is anything lost, how long does it take, what does it cost?
-    #[command(after_help = "\
+    #[command(after_help = concat!("\
 Without --rate it searches the highest rate that holds, then runs at 70 % of it (2000 a second with a kill).
 
 Examples:
   moorgate-bench chat --clients 10000 --seconds 30
   moorgate-bench chat --clients 10000 --seconds 60 --rate 5000 --spawn --json chat.json
-  moorgate-bench chat --clients 1000 --seconds 30 --spawn --kill-backend-at 10")]
+  moorgate-bench chat --clients 1000 --seconds 30 --spawn --kill-backend-at 10
+  moorgate-bench chat --clients 2000 --seconds 20 --spawn --mix benches/mix.toml
+
+With --mix everything that the services offer is done, by 1000 changes a second unless --rate says otherwise. At the end
+all devices of a user must show the same, and what the acknowledgements determine. The mix in the tree, benches/mix.toml:
+
+", include_str!("../mix.toml")))]
     Chat(ChatArgs),
     /// Phones that only beat: what does a connection cost?
     #[command(after_help = "\
@@ -115,6 +122,12 @@ pub struct ChatArgs {
     /// Bytes of a message's text.
     #[arg(long, value_name = "BYTES", default_value_t = 80, value_parser = clap::value_parser!(u16).range(1..=8192))]
     pub text: u16,
+    /// Do all kinds of things, by the weights of a TOML file (see below).
+    #[arg(long, value_name = "FILE")]
+    pub mix: Option<PathBuf>,
+    /// Devices of every tenth user.
+    #[arg(long, value_name = "N", default_value_t = 2, requires = "mix", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::DEVICES_OF_A_USER_MAX)))]
+    pub devices: u32,
     #[command(flatten)]
     pub place: PlaceArgs,
 }

@@ -45,12 +45,15 @@ impl Identities {
     }
 
     pub fn machine(&self, phone: u32) -> Phone {
-        let device = Device { id: self.user(phone), ..Device::default() };
-        Phone::new(
-            self.config.clone(),
-            device,
-            self.seed ^ u64::from(phone).wrapping_mul(0x9e37_79b9_7f4a_7c15),
-        )
+        self.machine_of(phone, 0)
+    }
+
+    /// A further device of the phone's user has a number above 0.
+    pub fn machine_of(&self, phone: u32, device: u32) -> Phone {
+        let line = u64::from(phone) | u64::from(device) << 32;
+        // A user's id ends below bit 56.
+        let device = Device { id: self.user(phone) | u64::from(device) << 56, ..Device::default() };
+        Phone::new(self.config.clone(), device, self.seed ^ line.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
     pub fn token(&self, phone: u32) -> Box<[u8]> {

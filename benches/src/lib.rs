@@ -1,7 +1,7 @@
 //! The load bench: phones that chat, hold or call, and a phone for a person.
 //!
 //! [`fleet`] moves the bytes of many phones; [`workload`] says what they do and when; [`check`] knows what must have
-//! arrived; [`servers`] starts, kills and meters gateway and backend. [`chat`], [`hold`], [`call`] and [`phone`] are
+//! arrived; [`state`] is what a phone shows; [`servers`] starts, kills and meters gateway and backend. [`chat`], [`hold`], [`call`] and [`phone`] are
 //! the four commands. The machines of the phones are `proto_wire::phone`: the bench has no protocol of its own.
 #![forbid(unsafe_code)]
 
@@ -17,6 +17,7 @@ pub mod identity;
 mod keys_test;
 pub mod latency;
 pub mod limits;
+pub mod mixed;
 pub mod phone;
 pub mod preflight;
 pub mod report;

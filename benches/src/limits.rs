@@ -105,3 +105,32 @@ pub const TRIAL_P99_MS: u64 = 1_000;
 
 /// The interactive phone: lines typed ahead, and names it remembers.
 pub const TYPED_AHEAD_MAX: usize = 1_024;
+
+/// A mixed run without a rate: changes a second.
+pub const MIX_RATE: f64 = 1_000.0;
+/// One of so many users has more than one device.
+pub const USERS_OF_A_SECOND_DEVICE: u32 = 10;
+/// A backend keeps routes of 8 devices of a user.
+pub const DEVICES_OF_A_USER_MAX: u32 = 8;
+/// Strangers stand behind the contacts in the circle; so many to each side.
+pub const STRANGERS_FROM: u32 = 5;
+pub const STRANGERS: u32 = 3;
+/// One changing group for so many users, and the members that it begins with; nobody invites beyond the last.
+pub const USERS_OF_A_CHANGING_GROUP: u32 = 20;
+pub const CHANGING_GROUP_BEGINS_WITH: u32 = 8;
+pub const CHANGING_GROUP_MEMBERS_MAX: usize = 24;
+/// Set-up calls that one thread has out.
+pub const SET_UP_IN_FLIGHT_MAX: usize = 256;
+/// Own messages and moments that a user may still take back, and comments to be taken away.
+pub const RECENT_MAX: usize = 32;
+/// A message is taken back within this after its acknowledgement: well before the server's two minutes.
+pub const RECALL_WITHIN_US: u64 = 60_000_000;
+/// How often another kind is drawn when nobody can do the first.
+pub const DRAWS_MAX: usize = 8;
+/// At the end of a mixed run nothing may have come for this long.
+pub const MIX_QUIET_MS: u64 = 2_000;
+pub const NAMES_COMPLETED_MAX: usize = 10_000;
+/// Lines that the prompt remembers from one start to the next.
+pub const HISTORY_LINES_MAX: usize = 1_000;
+/// Messages of a conversation that are shown, and what was said to a moment.
+pub const SHOWN_MAX: usize = 20;

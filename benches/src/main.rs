@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use benches::cli::{Cli, Command, PlaceArgs, resolve};
+use benches::cli::{ChatArgs, Cli, Command, PlaceArgs, resolve};
+use benches::mixed::{MixOptions, Weights};
 use benches::report::HostFacts;
 use benches::session::RunError;
 use benches::{call, chat, hold, phone, report, signals};
@@ -50,6 +51,7 @@ fn run(command: Command) -> Result<bool, String> {
                 kill_backend_at_s: args.kill_backend_at,
                 kill_gateway_at_s: args.kill_gateway_at,
                 text_bytes: args.text.into(),
+                mix: mix(&args)?,
                 place: args.place.place()?,
             };
             let made = chat::run(&options);
@@ -76,6 +78,12 @@ fn run(command: Command) -> Result<bool, String> {
             tell(&args.place, made, |report| (report.summary(), &report.host, report.is_good()))
         }
     }
+}
+
+/// What a mixed chat is told.
+fn mix(args: &ChatArgs) -> Result<Option<MixOptions>, String> {
+    let Some(file) = &args.mix else { return Ok(None) };
+    Ok(Some(MixOptions { weights: Weights::read(file)?, devices: args.devices }))
 }
 
 /// Prints a report, writes it where it is wanted, and says whether it is good.

@@ -12,6 +12,7 @@ use crate::check::Outstanding;
 use crate::fleet::{Fleet, FleetConfig, FleetError, Receive, Totals, wait_until};
 use crate::latency::Percentiles;
 use crate::limits;
+use crate::mixed::{self, MixOptions};
 use crate::report::{Generator, Progress, SCHEMA, share};
 use crate::servers::{Part, Usage};
 use crate::session::{Place, RunError, Session};
@@ -26,11 +27,13 @@ pub struct ChatOptions {
     pub kill_backend_at_s: Option<f64>,
     pub kill_gateway_at_s: Option<f64>,
     pub text_bytes: usize,
+    /// Of all kinds, in place of messages only.
+    pub mix: Option<MixOptions>,
     pub place: Place,
 }
 
 /// How long a turn of the phones gathers.
-const GATHER_US: u64 = 300;
+pub(crate) const GATHER_US: u64 = 300;
 
 const RATE_WITH_A_KILL: f64 = 2_000.0;
 
@@ -58,6 +61,9 @@ struct Measured {
 }
 
 pub fn run(options: &ChatOptions) -> Result<ChatReport, RunError> {
+    if let Some(mix) = &options.mix {
+        return mixed::run(options, mix);
+    }
     let mut chat = Chat::open(options)?;
     chat.connect()?;
     chat.make_groups()?;
@@ -240,7 +246,7 @@ impl<'a> Chat<'a> {
     /// Lets the load run, tells of it every second, and kills when it is time.
     fn run_for(&mut self, for_ms: u64, what: &str, with_kills: bool) -> Result<(), RunError> {
         let began_ms = self.session.clock.now_ms();
-        let mut due = if with_kills { self.planned_kills() } else { Vec::new() };
+        let mut due = if with_kills { planned_kills(self.options) } else { Vec::new() };
         let mut second = Second::new();
         let mut last = (0, 0);
         loop {
@@ -267,17 +273,6 @@ impl<'a> Chat<'a> {
                 return Err(self.fail("a part of the run ended"));
             }
         }
-    }
-
-    fn planned_kills(&self) -> Vec<(u64, Part)> {
-        let at = |s: Option<f64>, part| s.map(|s| ((s * 1_000.0) as u64, part));
-        let both = [
-            at(self.options.kill_backend_at_s, Part::Backend),
-            at(self.options.kill_gateway_at_s, Part::Gateway),
-        ];
-        let mut kills: Vec<_> = both.into_iter().flatten().collect();
-        kills.sort_by_key(|kill| kill.0);
-        kills
     }
 
     fn kill(&mut self, part: Part, elapsed_ms: u64) -> Result<(), RunError> {
@@ -408,8 +403,19 @@ impl<'a> Chat<'a> {
             seed: self.options.place.seed,
             groups,
             host: self.session.host.clone(),
+            kinds: None,
+            state: None,
         })
     }
+}
+
+/// When which part is killed, from the start of the load.
+pub(crate) fn planned_kills(options: &ChatOptions) -> Vec<(u64, Part)> {
+    let at = |s: Option<f64>, part| s.map(|s| ((s * 1_000.0) as u64, part));
+    let both = [at(options.kill_backend_at_s, Part::Backend), at(options.kill_gateway_at_s, Part::Gateway)];
+    let mut kills: Vec<_> = both.into_iter().flatten().collect();
+    kills.sort_by_key(|kill| kill.0);
+    kills
 }
 
 /// What is yet to come, but for what was refused.
@@ -420,14 +426,14 @@ fn left(shared: &Shared) -> u64 {
 }
 
 /// Says once a second that one is over.
-struct Second(std::time::Instant);
+pub(crate) struct Second(std::time::Instant);
 
 impl Second {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(std::time::Instant::now())
     }
 
-    fn is_over(&mut self) -> bool {
+    pub fn is_over(&mut self) -> bool {
         let over = self.0.elapsed().as_millis() >= 1_000;
         if over {
             self.0 = std::time::Instant::now();

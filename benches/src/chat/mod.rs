@@ -9,4 +9,6 @@ mod report;
 mod talkers;
 
 pub use conductor::{ChatOptions, run};
-pub use report::{ChatReport, Kill, Latencies, PartCost, ServerCosts, Trial};
+pub(crate) use conductor::{GATHER_US, Second, planned_kills};
+pub use report::{ChatReport, Kill, Latencies, PartCost, ServerCosts, StateReport, Trial};
+pub(crate) use talkers::is_final;

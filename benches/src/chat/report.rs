@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::latency::Percentiles;
+use crate::mixed::KindCount;
 use crate::report::{Generator, HostFacts, figure};
 
 #[derive(Debug, Serialize)]
@@ -56,6 +57,23 @@ pub struct ChatReport {
     pub seed: u64,
     pub groups: BTreeMap<String, usize>,
     pub host: HostFacts,
+    /// Of a mix, by kind: then the counts above are of all kinds together, and latencies too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kinds: Option<BTreeMap<&'static str, KindCount>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateReport>,
+}
+
+/// What phones show at the end of a mix, against each other and the model.
+#[derive(Debug, Serialize)]
+pub struct StateReport {
+    pub users: u32,
+    pub devices: u32,
+    /// Whatever differs, of all checks.
+    pub differ: u64,
+    pub by_check: BTreeMap<String, u64>,
+    /// Typing notices that came; they are kept nowhere and may be lost.
+    pub typing_seen: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -107,15 +125,17 @@ impl ChatReport {
     /// Nothing missing, doubled or out of order.
     pub fn is_good(&self) -> bool {
         let wrong = self.duplicates + self.missing + self.out_of_order + self.disagreements;
-        wrong + self.misdelivered + self.own_missing + self.bad_pages + self.refused == 0
+        let differ = self.state.as_ref().map_or(0, |state| state.differ);
+        wrong + self.misdelivered + self.own_missing + self.bad_pages + self.refused + differ == 0
             && self.acknowledged > 0
     }
 
     pub fn summary(&self) -> String {
         let mut text = format!(
-            "{} phones, {:.0} messages a second for {:.0} s: {} sent, {} acknowledged ({:.0}/s), {} delivered ({:.0}/s)\n",
+            "{} phones, {:.0} {} a second for {:.0} s: {} sent, {} acknowledged ({:.0}/s), {} delivered ({:.0}/s)\n",
             self.clients,
             self.rate,
+            if self.kinds.is_some() { "changes" } else { "messages" },
             self.seconds,
             self.sent,
             self.acknowledged,
@@ -153,6 +173,7 @@ impl ChatReport {
                 "search"
             ));
         }
+        text.push_str(&self.mixed());
         text.push_str(&format!(
             "missing {}, duplicates {}, out of order {}, disagreements {}, misdelivered {}, own missing {}; gaps {}, \
              repeats {}, unacknowledged {}; {}\n{}",
@@ -172,6 +193,23 @@ impl ChatReport {
         for complaint in self.complaints.iter().chain(&self.first_bad) {
             text.push_str(&format!("\n  {complaint}"));
         }
+        text
+    }
+
+    /// The kinds and the states of a mix; nothing without one.
+    fn mixed(&self) -> String {
+        let (Some(kinds), Some(state)) = (&self.kinds, &self.state) else { return String::new() };
+        let mut text = String::new();
+        for (kind, count) in kinds {
+            text.push_str(&format!(
+                "{kind:>14}: {} sent, {} acknowledged, {} refused\n",
+                count.sent, count.acknowledged, count.refused
+            ));
+        }
+        text.push_str(&format!(
+            "{} devices of {} users: {} differences {:?}\n",
+            state.devices, state.users, state.differ, state.by_check
+        ));
         text
     }
 }

@@ -439,7 +439,7 @@ impl Drop for Talkers {
 }
 
 /// Whether sending it again would end the same way.
-fn is_final(status: Code) -> bool {
+pub(crate) fn is_final(status: Code) -> bool {
     matches!(
         status,
         Code::Invalid

@@ -35,6 +35,8 @@ const WITHIN_MS: u64 = 20_000;
 /// What a log-in gives.
 pub(super) struct LoggedIn {
     pub user: u64,
+    /// A device of its own for each start: it has nothing, and is sent all that the user has.
+    pub device: u64,
     pub token: Bytes,
     /// To go on with: it knows the sockets of the log-in for old ones.
     pub wire: Wire,
@@ -48,13 +50,17 @@ pub(super) fn log_in(
     inputs: &Receiver<Input>,
 ) -> Result<LoggedIn, LoginError> {
     let config = PhoneConfig { sync_on_connect: false, ..PhoneConfig::default() };
-    let mut phone =
-        Phone::new(Arc::new(config), Device { id: rand::random(), ..Device::default() }, rand::random());
+    // 0 is no device.
+    let device = rand::random::<u64>().max(1);
+    let mut phone = Phone::new(Arc::new(config), Device { id: device, ..Device::default() }, rand::random());
     let mut wire = Wire::new(options.target, sender.clone());
     let password = options.password.clone().unwrap_or_else(|| format!("moorgate-{}", options.user));
     let name = options.user.clone();
     phone.connect(clock.now_ms());
-    let sign_up = pb::SignUpRequest { name: name.clone(), password: password.clone(), ..Default::default() };
+    let device_name = "moorgate-bench phone".to_owned();
+    let (first, first_password) = (name.clone(), password.clone());
+    let sign_up =
+        pb::SignUpRequest { name: first, password: first_password, device, device_name: device_name.clone() };
     phone.call_method(&account::SIGN_UP, &sign_up, clock.now_ms());
     let mut is_second = false;
     loop {
@@ -72,7 +78,7 @@ pub(super) fn log_in(
                     let reply = pb::TokenReply::decode(body).map_err(|_| LoginError::Answer)?;
                     phone.close();
                     wire.drop_socket();
-                    return Ok(LoggedIn { user: reply.user, token: reply.token, wire });
+                    return Ok(LoggedIn { user: reply.user, device, token: reply.token, wire });
                 }
                 // The name is taken: it may be this user's, with another first password.
                 PhoneEvent::Reply { status: Code::Exists, .. } if !is_second => {
@@ -80,7 +86,8 @@ pub(super) fn log_in(
                     let log_in = pb::LogInRequest {
                         name: name.clone(),
                         password: password.clone(),
-                        ..Default::default()
+                        device,
+                        device_name: device_name.clone(),
                     };
                     phone.call_method(&account::LOG_IN, &log_in, clock.now_ms());
                 }

@@ -1,32 +1,31 @@
 //! A phone for a person: lines in, lines out. It signs up or logs in by name, sends what is typed, shows what arrives,
 //! can be cut off and comes back.
 
-mod book;
+mod act;
 mod command;
 mod login;
+mod names;
+mod prompt;
+mod show;
 mod wire;
 
-use std::io::{self, BufRead, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
-use std::thread;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use ahash::AHashMap;
-use bytes::Bytes;
-use prost::Message;
-use proto_wire::names::GROUP_BIT;
 use proto_wire::pb;
 use proto_wire::phone::{CallHandle, CloseReason, Device, Ended, Phone, PhoneConfig, PhoneEvent};
-use proto_wire::services::{account, messages};
-use proto_wire::status::Code;
 
 use crate::clock::Clock;
 use crate::limits;
-use book::Book;
+use crate::state::{Book, Item};
+use act::Asked;
 use command::Command;
 use login::LoggedIn;
+use names::Names;
+use prompt::{Known, Screen};
 use wire::Wire;
 
 pub use login::LoginError;
@@ -54,41 +53,13 @@ pub fn run(options: &PhoneOptions) -> Result<(), LoginError> {
     let (sender, inputs) = mpsc::sync_channel(limits::TYPED_AHEAD_MAX);
     let clock = Clock::start();
     let logged_in = login::log_in(options, clock, &sender, &inputs)?;
-    let mut talk = Talk::new(options, logged_in, clock);
-    read_lines(sender);
+    let known = Known::default();
+    let screen = prompt::read_lines(sender, &known);
+    let mut talk = Talk::new(options, logged_in, clock, known, screen);
     talk.say(&format!("you are {}; `help` tells what you can do", options.user));
     talk.phone.connect(clock.now_ms());
     talk.run(&inputs);
     Ok(())
-}
-
-/// Reads what is typed on a thread of its own; the full channel holds it back.
-fn read_lines(sender: SyncSender<Input>) {
-    thread::spawn(move || {
-        for line in io::stdin().lock().lines() {
-            let Ok(line) = line else { break };
-            if sender.send(Input::Line(line)).is_err() {
-                return;
-            }
-        }
-        let _ = sender.send(Input::End);
-    });
-}
-
-/// A call that is out.
-enum Asked {
-    /// Who a name is, and what to do then.
-    Find {
-        name: String,
-        then: u64,
-    },
-    Send {
-        to: String,
-        text: String,
-    },
-    Group {
-        name: String,
-    },
 }
 
 /// A command that waits until all its names are known.
@@ -101,12 +72,17 @@ struct Talk {
     phone: Phone,
     clock: Clock,
     wire: Wire,
+    names: Names,
+    known: Known,
+    screen: Screen,
+    /// What the user's log gave.
     book: Book,
+    /// The moments that were listed last.
+    listed: Vec<Item>,
     user: u64,
     asked: AHashMap<CallHandle, Asked>,
     waiting: AHashMap<u64, Waiting>,
     next_waiting: u64,
-    is_terminal: bool,
     /// `quit` was said or the input ended: what is under way may finish.
     is_leaving: bool,
     was_up: bool,
@@ -116,22 +92,24 @@ struct Talk {
 const LEAVE_WITHIN_MS: u64 = 10_000;
 
 impl Talk {
-    fn new(options: &PhoneOptions, logged_in: LoggedIn, clock: Clock) -> Self {
-        let LoggedIn { user, token, wire } = logged_in;
-        // A device of its own for each start: it has nothing, and is sent all that the user has.
-        let device = Device { id: rand::random(), token: Box::from(&token[..]), ..Device::default() };
-        let mut book = Book::default();
-        book.learn(user, &options.user);
+    fn new(options: &PhoneOptions, logged_in: LoggedIn, clock: Clock, known: Known, screen: Screen) -> Self {
+        let LoggedIn { user, device, token, wire } = logged_in;
+        let device = Device { id: device, token: Box::from(&token[..]), ..Device::default() };
+        let mut names = Names::default();
+        names.learn(user, &options.user);
         Self {
             phone: Phone::new(Arc::new(PhoneConfig::default()), device, rand::random()),
             clock,
             wire,
-            book,
+            names,
+            known,
+            screen,
+            book: Book::new(user),
+            listed: Vec::new(),
             user,
             asked: AHashMap::new(),
             waiting: AHashMap::new(),
             next_waiting: 0,
-            is_terminal: io::stdin().is_terminal() && io::stdout().is_terminal(),
             is_leaving: false,
             was_up: false,
         }
@@ -212,14 +190,24 @@ impl Talk {
                 self.say(&format!("-- cut off ({reason:?}{text}), {next}"));
             }
             PhoneEvent::Reply { handle, status, body, .. } => self.answered(handle, status, body),
-            PhoneEvent::Page { page } | PhoneEvent::Snapshot { page, .. } => {
+            PhoneEvent::Page { page } => page.changes.iter().for_each(|change| self.arrived(change)),
+            PhoneEvent::Snapshot { page, first, .. } => {
+                if first {
+                    self.book.apply_snapshot(&pb::Page::default(), true);
+                }
                 page.changes.iter().for_each(|change| self.arrived(change));
+            }
+            PhoneEvent::Notice { notice } => {
+                if let Some(pb::notice::What::Typing(typing)) = notice.what {
+                    let from = self.names.name(typing.from);
+                    self.say(&format!("-- {from} is typing"));
+                }
             }
             PhoneEvent::SyncFailed { status, text, .. } => {
                 self.say(&format!("-- sync failed: {}: {text}", status.name()))
             }
             PhoneEvent::GoAway { .. } => self.say("-- the server is going away"),
-            PhoneEvent::Notice { .. } | PhoneEvent::Gap { .. } | PhoneEvent::Repeat { .. } => {}
+            PhoneEvent::Gap { .. } | PhoneEvent::Repeat { .. } => {}
         }
     }
 
@@ -230,129 +218,31 @@ impl Talk {
             Err(told) => return self.say(&told),
         };
         match command {
-            Command::Help => self.say(command::HELP),
+            Command::Help => self.say(&command::help()),
             Command::Quit => self.is_leaving = true,
             Command::Cut => {
                 self.wire.drop_socket();
                 self.phone.handle_closed(self.clock.now_ms(), Ended::Reset);
             }
             Command::Back => self.phone.connect(self.clock.now_ms()),
-            Command::Send { .. } | Command::Group { .. } => self.resolve(command),
+            Command::Unread
+            | Command::Contacts
+            | Command::Groups
+            | Command::Moments
+            | Command::Profile
+            | Command::Settings
+            | Command::Devices => self.show(&command),
+            command => self.resolve(command),
         }
     }
 
-    /// Asks who the names of a command are, and does it when all are known.
-    fn resolve(&mut self, command: Command) {
-        let unknown: Vec<String> = command
-            .names()
-            .iter()
-            .filter(|name| self.book.id(name).is_none())
-            .map(|name| (*name).to_owned())
-            .collect();
-        if unknown.is_empty() {
-            return self.perform(command);
-        }
-        let key = self.next_waiting;
-        self.next_waiting += 1;
-        self.waiting.insert(key, Waiting { command, missing: unknown.len() });
-        for name in unknown {
-            let request = pb::FindRequest { name: name.clone() };
-            let handle = self.phone.call_method(&account::FIND, &request, self.clock.now_ms());
-            self.asked.insert(handle, Asked::Find { name, then: key });
-        }
+    pub(crate) fn say(&mut self, text: &str) {
+        self.screen.say(text);
     }
 
-    fn perform(&mut self, command: Command) {
-        let now_ms = self.clock.now_ms();
-        let Some(id) = self.phone.upload_id(now_ms) else {
-            return self.say("-- not connected yet, try again");
-        };
-        let id = Bytes::copy_from_slice(&id.0);
-        match command {
-            Command::Send { to, text } => {
-                let Some(to_id) = self.book.id(&to) else { return };
-                let request = pb::SendRequest {
-                    id,
-                    to: to_id,
-                    text: text.clone(),
-                    wants_page: true,
-                    ..Default::default()
-                };
-                let handle = self.phone.call_method(&messages::SEND, &request, now_ms);
-                self.asked.insert(handle, Asked::Send { to, text });
-            }
-            Command::Group { name, members } => {
-                let members = members.iter().filter_map(|name| self.book.id(name)).collect();
-                let request = pb::CreateGroupRequest { id, name: name.clone(), members };
-                let handle = self.phone.call_method(&messages::CREATE_GROUP, &request, now_ms);
-                self.asked.insert(handle, Asked::Group { name });
-            }
-            Command::Help | Command::Quit | Command::Cut | Command::Back => {}
-        }
-    }
-
-    fn answered(&mut self, handle: CallHandle, status: Code, body: Bytes) {
-        let Some(asked) = self.asked.remove(&handle) else { return };
-        if status != Code::Ok {
-            let text = String::from_utf8_lossy(&body).into_owned();
-            let what = match &asked {
-                Asked::Find { name, then } => {
-                    self.waiting.remove(then);
-                    format!("{name} is not known")
-                }
-                Asked::Send { to, text } => format!("not sent to {to}: {text:?}"),
-                Asked::Group { name } => format!("group {name} was not made"),
-            };
-            return self.say(&format!("-- {what} ({}: {text})", status.name()));
-        }
-        match asked {
-            Asked::Find { name, then } => {
-                let user = pb::FindReply::decode(body).map_or(0, |reply| reply.user);
-                self.book.learn(user, &name);
-                let Some(waiting) = self.waiting.get_mut(&then) else { return };
-                waiting.missing -= 1;
-                if waiting.missing == 0
-                    && let Some(waiting) = self.waiting.remove(&then)
-                {
-                    self.perform(waiting.command);
-                }
-            }
-            Asked::Send { to, text } => self.say(&format!("-- sent to {to}, on disk: {text}")),
-            Asked::Group { name } => {
-                let group = pb::CreateGroupReply::decode(body).map_or(0, |reply| reply.group);
-                self.book.learn(group, &name);
-                self.say(&format!("-- group {name} is made"));
-            }
-        }
-    }
-
-    fn arrived(&mut self, change: &pb::Change) {
-        match &change.body {
-            Some(pb::change::Body::Message(message)) => {
-                // What this user sent comes back into the log; to a group once more, with the group's number.
-                if message.from == self.user {
-                    return;
-                }
-                let from = self.book.name(message.from);
-                let place = match message.to & GROUP_BIT {
-                    0 => String::new(),
-                    _ => format!(" in {}", self.book.name(message.to)),
-                };
-                self.say(&format!("{from}{place}: {}", message.text));
-            }
-            Some(pb::change::Body::Group(group)) => {
-                self.book.learn(group.group, &group.name);
-                let members: Vec<String> = group.members.iter().map(|&id| self.book.name(id)).collect();
-                self.say(&format!("-- you are in group {} with {}", group.name, members.join(", ")));
-            }
-            _ => {}
-        }
-    }
-
-    fn say(&self, text: &str) {
-        let mut stdout = io::stdout().lock();
-        let mark = if self.is_terminal { "\r" } else { "" };
-        // Nobody to tell: the next read of the input ends the phone.
-        let _ = writeln!(stdout, "{mark}{text}").and_then(|()| stdout.flush());
+    /// Learns a name, for the lines and for the completion.
+    fn meet(&mut self, id: u64, name: &str) {
+        self.names.learn(id, name);
+        self.known.add(name);
     }
 }

@@ -90,6 +90,17 @@ impl Population {
         self.circle[((self.place[phone as usize] + step) % phones) as usize]
     }
 
+    /// The phone that stands so many steps further in the circle, or back.
+    pub fn around(&self, phone: u32, steps: i64) -> u32 {
+        let place = i64::from(self.place[phone as usize]) + steps;
+        self.circle[place.rem_euclid(i64::from(self.phones())) as usize]
+    }
+
+    /// The phone at a place of the circle.
+    pub fn at(&self, place: u32) -> u32 {
+        self.circle[(place % self.phones()) as usize]
+    }
+
     /// Which contact of `phone` the other is; the relation goes both ways.
     pub fn contact_index(&self, phone: u32, other: u32) -> Option<u32> {
         let phones = self.phones();

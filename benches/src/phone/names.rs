@@ -3,7 +3,7 @@
 use ahash::AHashMap;
 
 #[derive(Debug, Default)]
-pub struct Book {
+pub struct Names {
     ids: AHashMap<String, u64>,
     names: AHashMap<u64, String>,
 }
@@ -11,7 +11,7 @@ pub struct Book {
 /// Names that are kept; a person meets fewer.
 const NAMES_MAX: usize = 10_000;
 
-impl Book {
+impl Names {
     pub fn learn(&mut self, id: u64, name: &str) {
         if id != 0 && !name.is_empty() && self.ids.len() < NAMES_MAX {
             self.ids.insert(name.to_owned(), id);
@@ -19,8 +19,16 @@ impl Book {
         }
     }
 
+    /// Of a name, or of an id that is written as `#2a`.
     pub fn id(&self, name: &str) -> Option<u64> {
-        self.ids.get(name).copied()
+        match name.strip_prefix('#') {
+            Some(hex) => u64::from_str_radix(hex, 16).ok(),
+            None => self.ids.get(name).copied(),
+        }
+    }
+
+    pub fn is_known(&self, id: u64) -> bool {
+        self.names.contains_key(&id)
     }
 
     /// What to call an id: the account service tells ids of names, not names of ids.
@@ -35,9 +43,10 @@ mod tests {
 
     #[test]
     fn a_name_and_an_id_are_each_others() {
-        let mut book = Book::default();
-        book.learn(0xab, "bob");
-        assert_eq!((book.id("bob"), book.name(0xab)), (Some(0xab), "bob".to_owned()));
-        assert_eq!((book.id("carol"), book.name(0xcd)), (None, "user cd".to_owned()));
+        let mut names = Names::default();
+        names.learn(0xab, "bob");
+        assert_eq!((names.id("bob"), names.name(0xab)), (Some(0xab), "bob".to_owned()));
+        assert_eq!((names.id("carol"), names.name(0xcd)), (None, "user cd".to_owned()));
+        assert_eq!((names.id("#cd"), names.id("#x")), (Some(0xcd), None));
     }
 }

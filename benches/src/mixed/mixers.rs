@@ -1,0 +1,469 @@
+//! The phones of one thread: each keeps its user's book, does what the mix says, and repeats what was not answered.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use ahash::{AHashMap, AHashSet};
+use bytes::Bytes;
+use prost::Message as _;
+use proto_wire::names::GROUP_BIT;
+use proto_wire::pb::{self, Relation, change::Body};
+use proto_wire::phone::{GapWhy, Phone, PhoneEvent};
+use proto_wire::services::{contacts, messages};
+use proto_wire::status::Code;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::draw::{Drawer, Drawn};
+use super::kinds::Kind;
+use super::model::Op;
+use super::shared::Shared;
+use crate::chat::is_final;
+use crate::check::Text;
+use crate::fleet::{App, Now, Phones};
+use crate::latency::Latency;
+use crate::limits;
+use crate::state::{Applied, Book, Item};
+
+/// A device: its book, and in what order things came.
+pub struct Owner {
+    pub line: u32,
+    pub user: u32,
+    pub book: Book,
+    /// Under which number the messages of others came first.
+    pub arrived: AHashMap<Item, u64>,
+    /// The highest item of each sender to this user, and the highest number of each group.
+    last_item: AHashMap<u64, u64>,
+    last_number: AHashMap<u64, u64>,
+    strangers: Vec<u32>,
+}
+
+/// What a thread counts.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub deliver: Latency,
+    pub duplicates: u64,
+    pub out_of_order: u64,
+    pub strange: u64,
+    pub gaps: u64,
+    pub bad_pages: u64,
+    pub repeats: u64,
+    pub snapshots: u64,
+    pub syncs_failed: u64,
+    pub typing_seen: u64,
+    pub statuses: BTreeMap<String, u64>,
+    pub complaints: Vec<String>,
+    pub first_bad: Option<String>,
+}
+
+/// A call whose answer has not come.
+#[derive(Clone)]
+struct Pending {
+    what: What,
+    intended_us: u64,
+    method: u16,
+    body: Bytes,
+}
+
+#[derive(Clone)]
+enum What {
+    Mixed(Kind, Op),
+    /// Of the set-up.
+    Group(usize),
+    Ask,
+    Accept,
+}
+
+/// What is to be done once, before the load.
+enum SetUp {
+    Group(usize, u32),
+    Ask(u32, u32),
+}
+
+pub struct Mixers {
+    shared: Arc<Shared>,
+    lines: Range<u32>,
+    pub owners: Vec<Owner>,
+    pub tally: Tally,
+    pending: AHashMap<(u32, u32), Pending>,
+    /// Calls that ended without an answer: when they are made again.
+    again: VecDeque<(u64, u32, Pending)>,
+    set_up: Vec<SetUp>,
+    set_up_out: usize,
+    /// Accepts that a page asked for: line and user.
+    accepts: Vec<(u32, u64)>,
+    static_ids: Vec<u64>,
+    random: StdRng,
+    next_us: f64,
+    gather_us: u64,
+}
+
+impl Mixers {
+    pub fn new(shared: &Arc<Shared>, lines: Range<u32>, seed: u64, gather_us: u64) -> Self {
+        let people = &shared.people;
+        let owners = lines.clone().map(|line| Owner::new(line, shared)).collect();
+        let mut set_up = Vec::new();
+        for index in 0..shared.group_ids.len() {
+            let (owner, _) = shared.first_members(index);
+            if lines.contains(&owner) {
+                set_up.push(SetUp::Group(index, owner));
+            }
+        }
+        for user in (0..people.users()).filter(|user| lines.contains(user)) {
+            set_up.extend(people.asks_first(user).into_iter().map(|other| SetUp::Ask(user, other)));
+        }
+        Self {
+            shared: shared.clone(),
+            owners,
+            tally: Tally::default(),
+            pending: AHashMap::new(),
+            again: VecDeque::new(),
+            set_up,
+            set_up_out: 0,
+            accepts: Vec::new(),
+            static_ids: Vec::new(),
+            random: StdRng::seed_from_u64(seed ^ u64::from(lines.start)),
+            lines,
+            next_us: 0.0,
+            gather_us,
+        }
+    }
+
+    fn owner(&mut self, line: u32) -> &mut Owner {
+        &mut self.owners[(line - self.lines.start) as usize]
+    }
+
+    fn call(&mut self, line: u32, machine: &mut Phone, pending: Pending, now: Now) {
+        let handle = machine.call(pending.method, pending.body.clone(), 0, true, now.ms());
+        self.pending.insert((line, handle.0), pending);
+    }
+
+    fn set_up_some(&mut self, phones: &mut Phones<'_>, now: Now) {
+        while self.set_up_out < limits::SET_UP_IN_FLIGHT_MAX {
+            let next = match self.accepts.pop() {
+                Some((line, user)) => (line, What::Accept, user),
+                None => match self.set_up.pop() {
+                    Some(SetUp::Ask(user, other)) => (user, What::Ask, self.shared.people.who.user(other)),
+                    Some(SetUp::Group(index, owner)) => (owner, What::Group(index), 0),
+                    None => return,
+                },
+            };
+            let (line, what, user) = next;
+            let machine = phones.phone(line);
+            let Some(upload) = machine.upload_id(now.ms()) else { continue };
+            let id = Bytes::copy_from_slice(&upload.0);
+            let (method, body) = match &what {
+                What::Ask => {
+                    let request = pb::AskRequest { id, user, hello: "hello".to_owned() };
+                    (contacts::ASK.id, request.encode_to_vec())
+                }
+                What::Group(index) => {
+                    let (owner, members) = self.shared.first_members(*index);
+                    let others = members.iter().filter(|&&member| member != owner);
+                    let members = others.map(|&member| self.shared.people.who.user(member)).collect();
+                    let request = pb::CreateGroupRequest { id, name: format!("group {index}"), members };
+                    (messages::CREATE_GROUP.id, request.encode_to_vec())
+                }
+                What::Accept | What::Mixed(..) => {
+                    (contacts::ACCEPT.id, pb::PeerRequest { id, user }.encode_to_vec())
+                }
+            };
+            self.set_up_out += 1;
+            self.call(line, machine, Pending { what, intended_us: now.us, method, body: body.into() }, now);
+        }
+    }
+
+    fn start_due(&mut self, phones: &mut Phones<'_>, now: Now) {
+        let Some(load) = self.shared.load.get().copied() else { return };
+        let part = self.lines.len() as f64 / f64::from(self.shared.people.lines());
+        let mean_us = 1e6 / (load.rate * part).max(1e-6);
+        if self.next_us == 0.0 {
+            let ids = self.shared.group_ids.iter().map(|id| id.load(Ordering::Relaxed));
+            self.static_ids = ids.take(self.shared.people.population.groups().len()).collect();
+            self.next_us = load.from_us as f64 + gap(mean_us, &mut self.random);
+        }
+        for _ in 0..limits::STARTS_OF_A_TURN_MAX {
+            if self.next_us > now.us as f64 || self.next_us >= load.until_us as f64 {
+                return;
+            }
+            let intended_us = self.next_us as u64;
+            self.next_us += gap(mean_us, &mut self.random);
+            self.start(phones, intended_us, now);
+        }
+    }
+
+    fn start(&mut self, phones: &mut Phones<'_>, intended_us: u64, now: Now) {
+        let line = self.random.random_range(self.lines.clone());
+        let machine = phones.phone(line);
+        let Some(upload) = machine.upload_id(now.ms()) else { return };
+        let shared = self.shared.clone();
+        let Some(changing) = shared.changing.get() else { return };
+        let owner = &self.owners[(line - self.lines.start) as usize];
+        let drawer = Drawer {
+            people: &shared.people,
+            user: owner.user,
+            book: &owner.book,
+            strangers: &owner.strangers,
+            groups: &self.static_ids,
+            changing,
+            text_bytes: shared.text_bytes,
+            now_us: now.us,
+            intended_us,
+            id: Bytes::copy_from_slice(&upload.0),
+        };
+        let mut model = shared.model();
+        for _ in 0..limits::DRAWS_MAX {
+            let kind = shared.weights.draw(&mut self.random);
+            let Some(Drawn { op, method, body }) = drawer.draw(kind, &mut model, &mut self.random) else {
+                continue;
+            };
+            model.sent(kind, &op);
+            drop(model);
+            shared.starts.fetch_add(1, Ordering::Relaxed);
+            if now.us > intended_us + limits::LATE_START_US {
+                shared.late_starts.fetch_add(1, Ordering::Relaxed);
+            }
+            shared.in_flight.fetch_add(1, Ordering::Relaxed);
+            let pending = Pending { what: What::Mixed(kind, op), intended_us, method, body };
+            return self.call(line, machine, pending, now);
+        }
+    }
+
+    fn repeat_due(&mut self, phones: &mut Phones<'_>, now: Now) {
+        for _ in 0..limits::STARTS_OF_A_TURN_MAX {
+            if self.again.front().is_none_or(|(due_ms, ..)| *due_ms > now.ms()) {
+                break;
+            }
+            if let Some((_, line, pending)) = self.again.pop_front() {
+                self.call(line, phones.phone(line), pending, now);
+            }
+        }
+    }
+
+    fn replied(&mut self, line: u32, pending: Pending, status: Code, body: Bytes, now: Now) {
+        let shared = self.shared.clone();
+        if status != Code::Ok {
+            *self.tally.statuses.entry(status.name().to_owned()).or_default() += 1;
+            if !is_final(status) {
+                // The same body, so the same id: it is applied once however often it is sent.
+                return self.again.push_back((now.ms() + limits::REPEAT_AFTER_MS, line, pending));
+            }
+        }
+        match &pending.what {
+            What::Mixed(kind, op) => {
+                shared.in_flight.fetch_sub(1, Ordering::Relaxed);
+                if status != Code::Ok {
+                    let told = String::from_utf8_lossy(&body).into_owned();
+                    let user_of = |id| shared.people.who.phone_of(id);
+                    return shared.model().refused(*kind, op, status, &told, user_of);
+                }
+                // The answers of all writes say their number in one way; a mark's and a notice's have none.
+                let number = pb::ChangeReply::decode(body).ok().and_then(|reply| reply.number);
+                let number = number.map_or(0, |cursor| cursor.number);
+                if number == 0 && !matches!(op, Op::Mark { .. } | Op::Typing) {
+                    self.complain(line, "an acknowledgement that names nothing".to_owned());
+                }
+                shared.model().acknowledged(*kind, op, number, now.us);
+                shared.ack().record(pending.intended_us, now.us);
+            }
+            What::Group(index) => {
+                self.set_up_out -= 1;
+                let group = pb::CreateGroupReply::decode(body).map_or(0, |reply| reply.group);
+                shared.group_ids[*index].store(group, Ordering::Relaxed);
+            }
+            // A yes that crossed another is answered `exists`.
+            What::Ask | What::Accept => self.set_up_out -= 1,
+        }
+    }
+
+    fn complain(&mut self, line: u32, complaint: String) {
+        if self.tally.complaints.len() < limits::COMPLAINTS_MAX {
+            self.tally.complaints.push(format!("device {line}: {complaint}"));
+        }
+    }
+
+    fn page(&mut self, line: u32, page: &pb::Page, snapshot: Option<bool>, now: Now) {
+        let shared = self.shared.clone();
+        shared.last_page_us.store(now.us, Ordering::Relaxed);
+        if snapshot == Some(true) {
+            let owner = self.owner(line);
+            owner.book.apply_snapshot(&pb::Page::default(), true);
+            (owner.last_item, owner.last_number) = (AHashMap::new(), AHashMap::new());
+        }
+        for change in &page.changes {
+            self.change(line, change, now);
+        }
+        if snapshot.is_none() || page.snapshot_next.is_empty() {
+            shared.cursors[line as usize].store(page.upto, Ordering::Relaxed);
+        }
+    }
+
+    fn change(&mut self, line: u32, change: &pb::Change, now: Now) {
+        let owner = self.owner(line);
+        let applied = owner.book.apply_change(change);
+        let trouble = owner.check_order(change);
+        let is_first = line < self.shared.people.users();
+        match (applied, &change.body) {
+            (Applied::Strange, _) => {
+                self.tally.strange += 1;
+                self.complain(line, format!("a change that is none: {change:?}"));
+            }
+            // Both the writer and the moment's author may take a comment away.
+            (Applied::Again, _) if change.deleted => {}
+            // A writer's message gets its group's number after it was taken back.
+            (Applied::Older, Some(Body::Message(message))) if message.from == self.user_of(line) => {}
+            (Applied::Again | Applied::Older, _) => {
+                self.tally.duplicates += 1;
+                self.complain(line, format!("{applied:?}: {change:?}"));
+            }
+            (Applied::Shown, Some(Body::Message(message))) => self.message(line, change, message, now),
+            (Applied::Shown, Some(Body::Group(_))) if is_first => {
+                self.shared.told_groups.fetch_add(1, Ordering::Relaxed);
+            }
+            (Applied::Shown, Some(Body::Peer(peer))) if is_first => self.peer(line, peer),
+            (Applied::Shown, _) => {}
+        }
+        if let Some(trouble) = trouble {
+            self.tally.out_of_order += 1;
+            self.complain(line, trouble);
+        }
+    }
+
+    fn user_of(&mut self, line: u32) -> u64 {
+        self.owner(line).book.user()
+    }
+
+    fn message(&mut self, line: u32, change: &pb::Change, message: &pb::Message, now: Now) {
+        let is_first = line < self.shared.people.users();
+        let owner = self.owner(line);
+        if message.from == owner.book.user() || message.recalled || !is_first {
+            return;
+        }
+        let item = change.item.unwrap_or_default();
+        owner.arrived.entry((item.origin, item.number)).or_insert(change.number);
+        if let Some(text) = Text::parse(&message.text) {
+            self.shared.delivered.fetch_add(1, Ordering::Relaxed);
+            self.tally.deliver.record(text.intended_us, now.us);
+        }
+    }
+
+    fn peer(&mut self, line: u32, peer: &pb::Peer) {
+        if self.shared.load.get().is_some() || peer.peer & GROUP_BIT != 0 {
+            return;
+        }
+        match peer.relation() {
+            Relation::Asks => self.accepts.push((line, peer.peer)),
+            Relation::Contact => {
+                self.shared.told_contacts.fetch_add(1, Ordering::Relaxed);
+            }
+            Relation::None | Relation::Asked => {}
+        }
+    }
+
+    fn note_bad(&mut self, line: u32, what: impl std::fmt::Debug) {
+        self.tally.first_bad.get_or_insert_with(|| format!("device {line}: {what:?}"));
+    }
+}
+
+impl Owner {
+    pub fn new(line: u32, shared: &Shared) -> Self {
+        let (user, _) = shared.people.of_line(line);
+        Self {
+            line,
+            user,
+            book: Book::new(shared.people.who.user(user)),
+            arrived: AHashMap::new(),
+            last_item: AHashMap::new(),
+            last_number: AHashMap::new(),
+            strangers: shared.people.strangers(user),
+        }
+    }
+
+    /// A sender's messages come in the order of the sender's log, what is in a group in the group's.
+    fn check_order(&mut self, change: &pb::Change) -> Option<String> {
+        let item = change.item?;
+        let (in_group, group_number) = match change.body.as_ref()? {
+            Body::Message(message) if message.to & GROUP_BIT != 0 => (Some(message.to), message.group_number),
+            Body::Message(message) if !message.recalled && message.from != self.book.user() => (None, 0),
+            Body::Event(event) => (Some(event.group), event.group_number),
+            _ => return None,
+        };
+        let (known, number) = match in_group {
+            Some(_) if group_number == 0 => return None,
+            Some(group) => (self.last_number.entry(group).or_default(), group_number),
+            None => (self.last_item.entry(item.origin).or_default(), item.number),
+        };
+        let before = std::mem::replace(known, number.max(*known));
+        (number <= before).then(|| format!("number {number} came after {before}: {change:?}"))
+    }
+}
+
+impl App for Mixers {
+    fn phone(&mut self, line: u32) -> Phone {
+        self.shared.people.machine(line)
+    }
+
+    fn token(&mut self, line: u32) -> Box<[u8]> {
+        let (user, _) = self.shared.people.of_line(line);
+        self.shared.people.who.token(user)
+    }
+
+    fn event(&mut self, line: u32, _machine: &mut Phone, event: PhoneEvent, now: Now) {
+        match event {
+            PhoneEvent::Reply { handle, status, body, .. } => {
+                if let Some(pending) = self.pending.remove(&(line, handle.0)) {
+                    self.replied(line, pending, status, body, now);
+                }
+            }
+            PhoneEvent::Page { page } => self.page(line, &page, None, now),
+            PhoneEvent::Snapshot { page, first, .. } => {
+                self.tally.snapshots += 1;
+                self.page(line, &page, Some(first), now);
+            }
+            PhoneEvent::Gap { why: GapWhy::Beyond, .. } => self.tally.gaps += 1,
+            PhoneEvent::Gap { cursor, log_epoch, after, why } => {
+                self.tally.bad_pages += 1;
+                self.note_bad(line, (why, cursor, log_epoch, after));
+            }
+            PhoneEvent::Repeat { changes, .. } => self.tally.repeats += changes as u64,
+            PhoneEvent::Notice { .. } => self.tally.typing_seen += 1,
+            PhoneEvent::SyncFailed { status, text, retries } => {
+                self.tally.syncs_failed += 1;
+                if !retries {
+                    self.note_bad(line, (status, text));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn turn(&mut self, phones: &mut Phones<'_>, now: Now) -> u64 {
+        if self.shared.sets_up.load(Ordering::Relaxed) {
+            self.set_up_some(phones, now);
+        }
+        self.repeat_due(phones, now);
+        self.start_due(phones, now);
+        let until_us = self.shared.load.get().map_or(0, |load| load.until_us);
+        let next_us = if self.next_us > 0.0 && self.next_us < until_us as f64 {
+            self.next_us as u64
+        } else {
+            now.us + limits::TURN_MS * 1_000
+        };
+        next_us.max(now.us + self.gather_us)
+    }
+}
+
+/// Exponential gaps, as those of many people who know nothing of each other are.
+fn gap(mean_us: f64, random: &mut StdRng) -> f64 {
+    let even: f64 = random.random();
+    -mean_us * (1.0 - even).ln()
+}
+
+/// The texts of a device's messages that are there more than once.
+pub fn texts_twice(book: &Book) -> u64 {
+    let mut seen = AHashSet::new();
+    let ids = book.all_messages().filter_map(|(_, message)| Text::parse(&message.text));
+    ids.filter(|text| !seen.insert((text.run, text.id))).count() as u64
+}
