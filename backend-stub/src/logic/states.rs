@@ -60,6 +60,10 @@ impl States {
         self.records.get(key).is_some_and(|record| record.loaded)
     }
 
+    fn is_idle(&self, key: &Key) -> bool {
+        self.records.get(key).is_some_and(|record| record.loaded && record.pins == 0)
+    }
+
     fn set(&mut self, key: Key, value: Option<Bytes>) -> &mut Record {
         if !self.records.contains_key(&key) {
             self.order.push_back(key);
@@ -162,8 +166,9 @@ impl Core {
             }
             for key in &waiter.keys {
                 self.states.unpin(key);
-                // Rows are written by another way than records: they are read anew each time.
-                if key.kind() == keys::ROW {
+                // Rows are written by another way than records: they are read anew each time. Not while another
+                // waits for one or for what it needs besides: that one would never be taken up.
+                if key.kind() == keys::ROW && self.states.is_idle(key) {
                     self.states.forget(key);
                 }
             }

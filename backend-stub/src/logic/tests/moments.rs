@@ -100,6 +100,24 @@ fn what_is_said_reaches_the_author_and_can_be_taken_away() {
     );
 }
 
+/// Both wait for one row of the author's log.
+#[test]
+fn two_who_speak_at_once_are_both_answered() {
+    let mut world = World::new(3, 0);
+    for friend in [2, 3] {
+        world.befriend(1, friend);
+    }
+    let post = world.publish(1, 50, "sunrise", &[]);
+    world.crash();
+    world.run();
+    let comment = pb::Comment { author: 1, post, text: "me first".into(), ..Default::default() };
+    let tokens =
+        [2, 3].map(|user| world.start_upload(user, 1, 60, Verb::Say { comment: comment.clone() }));
+    world.run();
+    tokens.map(|token| world.sent(token));
+    assert_eq!(world.moment(1, 1, post).expect("read").said.len(), 2);
+}
+
 /// Whatever dies on the way, each contact hears of each moment exactly once.
 #[test]
 fn a_crash_at_any_step_tells_each_contact_once() {
