@@ -1,10 +1,11 @@
 //! A phone and its socket.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use bytes::Bytes;
+use proto_wire::pb::{self, change};
 use proto_wire::phone::{CallHandle, CloseReason, Ended, Phone, PhoneEvent};
 use proto_wire::status::Code;
 use socket2::{Domain, Socket, Type};
@@ -32,6 +33,28 @@ pub struct Seen {
     pub repeats: u32,
     pub snapshots: u32,
     pub syncs_failed: u32,
+    /// The newest state of each item that is no message; those are the history's.
+    pub items: BTreeMap<(u64, u64), change::Body>,
+    pub notices: Vec<pb::Notice>,
+}
+
+impl Seen {
+    pub(super) fn take(&mut self, change: &pb::Change) {
+        let Some(item) = change.item.map(|item| (item.origin, item.number)) else { return };
+        match &change.body {
+            Some(change::Body::Message(message)) if !message.recalled => {}
+            Some(body) => drop(self.items.insert(item, body.clone())),
+            None => drop(self.items.remove(&item)),
+        }
+    }
+
+    /// What this phone shows of a peer.
+    pub fn peer(&self, peer: u64) -> pb::Peer {
+        match self.items.get(&(peer, 0)) {
+            Some(change::Body::Peer(state)) => state.clone(),
+            _ => pb::Peer::default(),
+        }
+    }
 }
 
 pub(super) struct Line {
@@ -148,6 +171,7 @@ impl Line {
             }
             PhoneEvent::Gap { .. } => self.seen.gaps += 1,
             PhoneEvent::Repeat { .. } => self.seen.repeats += 1,
+            PhoneEvent::Notice { notice } => self.seen.notices.push(notice),
             PhoneEvent::SyncFailed { .. } => self.seen.syncs_failed += 1,
             _ => {}
         }

@@ -16,6 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use prost::Message;
 use proto_wire::pb;
 use proto_wire::phone::{Backoff, CallHandle, Device, Phone, PhoneConfig, PhoneEvent};
+use proto_wire::rpc::method::Method;
 use proto_wire::services::messages;
 use proto_wire::status::Code;
 use proto_wire_token::{Claims, IssuerKey};
@@ -217,6 +218,26 @@ impl Fleet {
         Ok(group)
     }
 
+    /// The id of a new upload of a phone that has been up.
+    pub fn upload_id(&mut self, phone: PhoneId) -> Bytes {
+        let now_ms = self.now_ms();
+        let id = self.lines[phone.0].phone.upload_id(now_ms).expect("a phone that was up before");
+        Bytes::copy_from_slice(&id.0)
+    }
+
+    /// Calls a method and waits for its answer.
+    pub fn ask(
+        &mut self,
+        phone: PhoneId,
+        method: &'static Method,
+        request: &impl Message,
+    ) -> Result<Reply, TooLate> {
+        let now_ms = self.now_ms();
+        let handle = self.lines[phone.0].phone.call_method(method, request, now_ms);
+        self.serve(phone);
+        self.wait_for_reply(phone, handle)
+    }
+
     /// Calls any method.
     pub fn call(&mut self, phone: PhoneId, method: u16, body: Bytes, deadline_ms: u32) -> CallHandle {
         let now_ms = self.now_ms();
@@ -366,11 +387,13 @@ impl Fleet {
             }
             PhoneEvent::Page { page } => {
                 line.seen.changes += page.changes.len() as u64;
+                page.changes.iter().for_each(|change| line.seen.take(change));
                 page.changes.iter().for_each(|change| self.history.applied(id.0, change));
             }
             // No log here is long enough for one.
             PhoneEvent::Snapshot { page, .. } => {
                 line.seen.snapshots += 1;
+                page.changes.iter().for_each(|change| line.seen.take(change));
                 page.changes.iter().for_each(|change| self.history.applied(id.0, change));
             }
             other => line.note(other),
