@@ -46,8 +46,7 @@ Examples:
   moorgate-bench chat --clients 1000 --seconds 30 --spawn --kill-backend-at 10
   moorgate-bench chat --clients 2000 --seconds 20 --spawn --mix benches/mix.toml
 
-With --mix everything that the services offer is done, by 1000 changes a second unless --rate says otherwise. At the end
-all devices of a user must show the same, and what the acknowledgements determine. The mix in the tree, benches/mix.toml:
+With --mix everything that the services offer is done, 1000 times a second unless --rate says otherwise. At the end all devices of a user must show the same, and what the acknowledgements determine. The mix in the tree, benches/mix.toml:
 
 ", include_str!("../mix.toml")))]
     Chat(ChatArgs),

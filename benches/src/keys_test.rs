@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::fleet::Totals;
 use crate::latency::Percentiles;
+use crate::mixed::{Kind, KindCount};
 use crate::report::{Generator, HostFacts, SCHEMA};
 use crate::servers::Cores;
 use crate::{call, chat, hold};
@@ -70,7 +71,16 @@ pub(crate) fn chat_report() -> chat::ChatReport {
         seed: 1,
         groups: BTreeMap::new(),
         host: host(),
+        kinds: None,
+        state: None,
     }
+}
+
+fn mixed_report(differ: u64) -> chat::ChatReport {
+    let kinds = Kind::ALL.iter().map(|kind| (kind.name(), KindCount::default())).collect();
+    let state =
+        chat::StateReport { users: 20, devices: 22, differ, by_check: BTreeMap::new(), typing_seen: 3 };
+    chat::ChatReport { kinds: Some(kinds), state: Some(state), ..chat_report() }
 }
 
 #[test]
@@ -82,6 +92,22 @@ fn chat() {
         server.backend.cpu_us_per_message server.backend.rss_bytes \
         generator.verdict generator.late_starts host.address_limits_lifted schema";
     has(&chat_report(), &paths.split_whitespace().collect::<Vec<_>>());
+}
+
+/// Without a mix nothing is added; with one, every kind has its counts.
+#[test]
+fn mixed_chat() {
+    let plain = serde_json::to_value(chat_report()).expect("a report has a JSON form");
+    assert!(plain.get("kinds").is_none() && plain.get("state").is_none());
+    let report = mixed_report(0);
+    has(&report, &["state.users", "state.devices", "state.differ"]);
+    for kind in Kind::ALL {
+        for key in ["sent", "acknowledged", "refused"] {
+            has(&report, &[&format!("kinds.{}.{key}", kind.name())]);
+        }
+    }
+    assert!(report.is_good() && report.summary().contains("22 devices of 20 users"));
+    assert!(!mixed_report(1).is_good());
 }
 
 #[test]

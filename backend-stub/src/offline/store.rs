@@ -96,12 +96,16 @@ impl Store {
         Ok(rows.into_iter().next().and_then(|rows| rows.rows.into_iter().next()))
     }
 
-    /// The first row of a section at or behind a key.
-    pub fn first_from(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Bytes)>, ReadError> {
+    /// The first row of a partition from one key to another, both included.
+    pub fn first_from(
+        &self,
+        partition: u16,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<Option<(Vec<u8>, Bytes)>, ReadError> {
         let (from, to) = (from.to_vec(), to.to_vec());
-        let section = section(&from);
         let query = Query::Scan { from, to, max_rows: 1, max_bytes: u32::MAX, reverse: false };
-        let rows = self.query(section, vec![query])?;
+        let rows = self.query_in(partition, vec![query])?;
         Ok(rows.into_iter().next().and_then(|rows| rows.rows.into_iter().next()))
     }
 
@@ -121,7 +125,11 @@ impl Store {
     }
 
     fn query(&self, section: u16, queries: Vec<Query>) -> Result<Vec<Rows>, ReadError> {
-        let token = self.ask(self.partition(section), queries)?;
+        self.query_in(self.partition(section), queries)
+    }
+
+    fn query_in(&self, partition: u16, queries: Vec<Query>) -> Result<Vec<Rows>, ReadError> {
+        let token = self.ask(partition, queries)?;
         self.inner.borrow_mut().answer(token)
     }
 
@@ -267,7 +275,7 @@ fn section(key: &[u8]) -> u16 {
 }
 
 /// Behind every key that begins so: no key of the store has so many of these bytes behind its kind.
-fn end_of(prefix: &[u8]) -> Vec<u8> {
+pub(super) fn end_of(prefix: &[u8]) -> Vec<u8> {
     let mut end = prefix.to_vec();
     end.extend_from_slice(&[0xff; 40]);
     end

@@ -68,9 +68,10 @@ pub(crate) fn names(
     let mut names = Vec::new();
     for section in 0..SECTIONS {
         each_section(section);
+        let partition = store.partition(section);
         let (mut owner, end) = (0, keys::first_of(section, GROUP_BIT));
         // An account is the first of its owner: its kind is below all others.
-        while let Some((key, value)) = store.first_from(&keys::first_of(section, owner), &end)? {
+        while let Some((key, value)) = store.first_from(partition, &keys::first_of(section, owner), &end)? {
             let Some((_, at, kind, _)) = keys::split(&key).filter(|(_, at, _, _)| at & GROUP_BIT == 0) else {
                 break;
             };

@@ -61,6 +61,10 @@ impl<'a> Judge<'a> {
     }
 
     pub fn judge(mut self) -> Verdict {
+        if self.model.outstanding > 0 {
+            // Servers that are up answer everything in the end.
+            self.verdict.wrong.insert("unanswered", self.model.outstanding);
+        }
         self.devices();
         self.messages();
         self.shown_messages();

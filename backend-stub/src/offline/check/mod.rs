@@ -18,7 +18,7 @@ use self::group::GroupCheck;
 use self::user::UserCheck;
 use super::content::{content, duty_line};
 use super::progress::Progress;
-use super::store::{Store, StoreError};
+use super::store::{Store, end_of};
 use crate::logic::keys;
 use crate::logic::services::{ACCOUNT, Account, key_of};
 use crate::logic::values::{Body, BodyHead, StoredDuty, StoredTask};
@@ -80,21 +80,21 @@ impl fmt::Display for Counts {
 }
 
 /// Checks all of a store; `fault` hears of each fault.
-pub fn check(store: &Store, fault: &mut dyn FnMut(&Fault)) -> Result<Counts, StoreError> {
+pub fn check(store: &Store, fault: &mut dyn FnMut(&Fault)) -> Counts {
     let found = Found { counts: Counts::default(), hears: fault };
     let mut check = Check {
         store,
         found,
         section: None,
-        bodies: HashMap::new(),
+        bodies: Bodies::default(),
         user: None,
         group: None,
         progress: Progress::new("check"),
     };
     for partition in 0..store.partitions {
-        check.partition(partition)?;
+        check.partition(partition);
     }
-    Ok(check.found.counts)
+    check.found.counts
 }
 
 /// The counts, and where faults go.
@@ -111,7 +111,12 @@ impl Found<'_> {
 }
 
 /// The heads of the bodies that a section has of groups' messages.
-type Bodies = HashMap<(u64, u64), BodyHead>;
+#[derive(Default)]
+struct Bodies {
+    heads: HashMap<(u64, u64), BodyHead>,
+    /// Some of them cannot be read.
+    has_gaps: bool,
+}
 
 struct Check<'a> {
     store: &'a Store,
@@ -125,37 +130,84 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn partition(&mut self, partition: u16) -> Result<(), StoreError> {
+    fn partition(&mut self, partition: u16) {
         self.section = None;
-        for record in self.store.all(partition) {
-            let (key, value) = record?;
-            self.found.counts.records += 1;
-            self.found.counts.bytes += (key.len() + value.len()) as u64;
-            let Some((section, owner, kind, rest)) = keys::split(&key) else {
-                self.found.fault(0, 0, format!("the key {key:02x?} is none of the store's"));
-                continue;
-            };
-            if self.section != Some(section) {
-                self.end_owners();
-                self.begin_section(partition, section)?;
+        let (store, mut from) = (self.store, Some(Vec::new()));
+        while let Some(begin) = from.take() {
+            let mut behind = begin.clone();
+            for record in store.scan(partition, begin, end_of(&[])) {
+                match record {
+                    Ok((key, value)) => {
+                        self.take(partition, &key, value);
+                        behind = after(key);
+                    }
+                    Err(_) => {
+                        from = self.step_over(partition, behind);
+                        break;
+                    }
+                }
             }
-            if length_of(kind).is_some_and(|length| length != rest.len())
-                || (length_of(kind).is_none() && kind != ACCOUNT)
-            {
-                self.found.fault(
-                    owner,
-                    0,
-                    format!("a record of kind {:?} has the key {rest:02x?}", char::from(kind)),
-                );
-                continue;
-            }
-            self.record(section, owner, kind, rest, value)?;
         }
         self.end_owners();
-        Ok(())
     }
 
-    fn begin_section(&mut self, partition: u16, section: u16) -> Result<(), StoreError> {
+    /// Records cannot be read: takes them one by one up to there, says whose they are, and gives where reading goes on
+    /// behind them: at the next owner, or else at the next section that can be read.
+    fn step_over(&mut self, partition: u16, mut at: Vec<u8>) -> Option<Vec<u8>> {
+        let (store, end) = (self.store, end_of(&[]));
+        let error = loop {
+            match store.first_from(partition, &at, &end) {
+                Ok(Some((key, value))) => {
+                    self.take(partition, &key, value);
+                    at = after(key);
+                }
+                // It could be read this time.
+                Ok(None) => return None,
+                Err(error) => break error,
+            }
+        };
+        let (section, owner) =
+            keys::split(&at).map_or((partition, 0), |(section, owner, ..)| (section, owner));
+        // What is known of it is not all: nothing can be said of how it fits together.
+        (self.user, self.group) = (None, None);
+        let sections = (section + 1..SECTIONS).filter(|next| store.partition(*next) == partition);
+        let next_owner = owner.checked_add(1).map(|next| keys::first_of(section, next));
+        let mut places = next_owner.into_iter().chain(sections.map(|next| keys::first_of(next, 0)));
+        let next = places.find(|place| store.first_from(partition, place, &end).is_ok());
+        let upto = next.as_ref().and_then(|next| keys::split(next)).map(|(section, ..)| section);
+        let upto = match upto {
+            Some(next) if next == section => "the next owner".to_owned(),
+            Some(next) => format!("section {next}"),
+            None => "the end of the partition".to_owned(),
+        };
+        self.found.fault(
+            owner,
+            0,
+            format!("what follows in section {section}, up to {upto}, cannot be read: {error}"),
+        );
+        next.map(|next| next.to_vec())
+    }
+
+    fn take(&mut self, partition: u16, key: &[u8], value: Bytes) {
+        self.found.counts.records += 1;
+        self.found.counts.bytes += (key.len() + value.len()) as u64;
+        let Some((section, owner, kind, rest)) = keys::split(key) else {
+            return self.found.fault(0, 0, format!("the key {key:02x?} is none of the store's"));
+        };
+        if self.section != Some(section) {
+            self.end_owners();
+            self.begin_section(partition, section);
+        }
+        if length_of(kind).is_some_and(|length| length != rest.len())
+            || (length_of(kind).is_none() && kind != ACCOUNT)
+        {
+            let kind = char::from(kind);
+            return self.found.fault(owner, 0, format!("a record of kind {kind:?} has the key {rest:02x?}"));
+        }
+        self.record(section, owner, kind, rest, value);
+    }
+
+    fn begin_section(&mut self, partition: u16, section: u16) {
         self.section = Some(section);
         if section >= SECTIONS || self.store.partition(section) != partition {
             self.found.fault(0, 0, format!("records of section {section} lie in partition {partition}"));
@@ -164,31 +216,27 @@ impl Check<'_> {
         let done = u64::from(partition) * u64::from(SECTIONS) + u64::from(section);
         let of = u64::from(self.store.partitions) * u64::from(SECTIONS);
         self.progress.at(done, of, || format!("{} records, {} faults", counts.records, counts.faults));
-        self.bodies.clear();
+        self.bodies = Bodies::default();
         let (from, to) = (keys::first_of(section, GROUP_BIT), keys::body(section, u64::MAX, u64::MAX));
         for record in self.store.scan(partition, from.to_vec(), to.to_vec()) {
-            let (key, value) = record?;
+            // Told when reading comes to it.
+            let Ok((key, value)) = record else {
+                self.bodies.has_gaps = true;
+                break;
+            };
             let Some((_, group, keys::BODY, _)) = keys::split(&key) else { continue };
             let number = keys::last_number(&key).unwrap_or_default();
             self.found.counts.bodies += 1;
             match Body::parse(value).and_then(|body| content(&body)) {
-                Ok((head, _)) => drop(self.bodies.insert((group, number), head)),
+                Ok((head, _)) => drop(self.bodies.heads.insert((group, number), head)),
                 Err(error) => self.found.fault(group, number, format!("{error}, in section {section}")),
             }
         }
-        Ok(())
     }
 
-    fn record(
-        &mut self,
-        section: u16,
-        owner: u64,
-        kind: u8,
-        rest: &[u8],
-        value: Bytes,
-    ) -> Result<(), StoreError> {
+    fn record(&mut self, section: u16, owner: u64, kind: u8, rest: &[u8], value: Bytes) {
         match owner {
-            0 => self.duty(section, kind, rest, &value)?,
+            0 => self.duty(section, kind, rest, &value),
             // The bodies were read already.
             _ if kind == keys::BODY => {}
             _ if section_of(owner) != section => {
@@ -214,7 +262,6 @@ impl Check<'_> {
                 }
             }
         }
-        Ok(())
     }
 
     fn end_owners(&mut self) {
@@ -243,7 +290,7 @@ impl Check<'_> {
         }
     }
 
-    fn duty(&mut self, section: u16, kind: u8, rest: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    fn duty(&mut self, section: u16, kind: u8, rest: &[u8], value: &[u8]) {
         let sequence = keys::last_number(rest).unwrap_or_default();
         match kind {
             keys::DUTY => self.found.counts.duties += 1,
@@ -254,31 +301,25 @@ impl Check<'_> {
                     sequence,
                     format!("a record of kind {:?} has no owner", char::from(other)),
                 );
-                return Ok(());
+                return;
             }
         }
         let task = match StoredDuty::decode(value) {
             Ok(duty) => duty.task,
-            Err(error) => {
-                self.found.fault(0, sequence, format!("{error}, in section {section}"));
-                return Ok(());
-            }
+            Err(error) => return self.found.fault(0, sequence, format!("{error}, in section {section}")),
         };
         if kind == keys::DEAD {
-            return Ok(());
+            return;
         }
         for (owner, key, what) in needs(&task) {
-            if section_of(owner) != section {
-                self.found.fault(
-                    0,
-                    sequence,
-                    format!("{}, which is not of section {section}", duty_line(&task)),
-                );
-            } else if self.store.get(&key)?.is_none() {
-                self.found.fault(0, sequence, format!("{}: {what} is missing", duty_line(&task)));
-            }
+            let what = match self.store.get(&key) {
+                _ if section_of(owner) != section => format!("it is not of section {section}"),
+                Ok(Some(_)) => continue,
+                Ok(None) => format!("{what} is missing"),
+                Err(error) => format!("{what}: {error}"),
+            };
+            self.found.fault(0, sequence, format!("{}: {what}", duty_line(&task)));
         }
-        Ok(())
     }
 }
 
@@ -300,6 +341,12 @@ fn needs(task: &StoredTask) -> Vec<(u64, keys::Key, &'static str)> {
         ],
         StoredTask::Create { .. } | StoredTask::Receipt { .. } => Vec::new(),
     }
+}
+
+/// Right behind a key.
+fn after(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
 }
 
 /// How many bytes follow the kind in a key.
