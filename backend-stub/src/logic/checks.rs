@@ -79,7 +79,12 @@ fn check_group_change(group: u64, change: &pb::GroupEvent) -> Result<(), Status>
         return Err(Status::invalid("this is not the id of a group"));
     }
     check_are_users(&change.users)?;
-    let one_or_more = !change.users.is_empty() && change.users.len() <= wire::MAX_GROUP_MEMBERS;
+    // All of it goes to every member, also what this action has no use for.
+    check_bytes("the name of a group", &change.name, limits::MAX_GROUP_NAME_BYTES)?;
+    if change.users.len() > wire::MAX_GROUP_MEMBERS {
+        return Err(Status::invalid("between 1 and 500 users are invited or removed at once"));
+    }
+    let one_or_more = !change.users.is_empty();
     match change.action() {
         pb::GroupAction::Invite | pb::GroupAction::Remove if one_or_more => Ok(()),
         pb::GroupAction::Invite | pb::GroupAction::Remove => {

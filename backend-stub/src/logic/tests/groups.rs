@@ -107,6 +107,19 @@ fn only_who_may_does_and_nothing_is_half_applied() {
         let refused = world.change(user, 20, group, action, &users).expect_err("it may not");
         assert_eq!(refused.code, code, "{action:?} of {user}: {refused}");
     }
+    // What an action has no use for would go to every member too, in a change larger than a frame.
+    for change in [
+        pb::GroupEvent {
+            action: GroupAction::Rename.into(),
+            name: "x".into(),
+            users: vec![5; 8000],
+            ..Default::default()
+        },
+        pb::GroupEvent { action: GroupAction::Leave.into(), name: "x".repeat(60_000), ..Default::default() },
+    ] {
+        let refused = world.upload(1, 1, 21, Verb::ChangeGroup { group, change }).expect_err("too large");
+        assert!(matches!(refused.code, Code::Invalid | Code::Limit), "{refused}");
+    }
     assert_eq!(world.state(2), Some(before));
     world.change(1, 1, group, GroupAction::Owner, &[3]).expect("handed over");
     world.change(2, 2, group, GroupAction::Rename, &[]).expect("renamed");
