@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use ahash::AHashMap;
 use bytes::Bytes;
 use prost::Message as _;
-use proto_wire::names::section_of;
+use proto_wire::names::{GROUP_BIT, section_of};
 use proto_wire::pb::{self, Relation};
 use proto_wire::status::{Code, Status};
 
@@ -41,8 +41,8 @@ struct Spread {
     more: bool,
     /// Reads, tails or commits of this page that are on their way.
     left: usize,
-    /// One of those reads failed.
-    unread: bool,
+    /// One of those failed: the page once more when the others are in.
+    again: bool,
 }
 
 /// A read for a moment's way.
@@ -248,7 +248,7 @@ impl Core {
             asks,
             more: true,
             left: 0,
-            unread: false,
+            again: false,
         };
         self.moments.spreads.insert(author, spread);
         self.spread_on(author);
@@ -264,7 +264,8 @@ impl Core {
             let post = Query::Get(keys::row(author, *moment).to_vec());
             let contacts = Query::Scan {
                 from: keys::peer(author, spread.after).to_vec(),
-                to: keys::peer(author, u64::MAX).to_vec(),
+                // What is kept of groups lies behind.
+                to: keys::peer(author, GROUP_BIT - 1).to_vec(),
                 max_rows: limits::CONTACTS_OF_A_PAGE,
                 max_bytes: u32::MAX,
                 reverse: false,
@@ -300,7 +301,7 @@ impl Core {
                 // The page once more when the other reads of it are in: who knows already is left out then.
                 SpreadRead::Memory(_) if spread.left > 1 => {
                     spread.left -= 1;
-                    spread.unread = true;
+                    spread.again = true;
                 }
                 _ => self.presence.spread_again.push(author),
             }
@@ -321,7 +322,7 @@ impl Core {
                 if spread.left > 0 {
                     return;
                 }
-                if std::mem::take(&mut spread.unread) {
+                if std::mem::take(&mut spread.again) {
                     return self.presence.spread_again.push(author);
                 }
                 self.load_page(author);
@@ -388,7 +389,8 @@ impl Core {
         let Some(spread) = self.moments.spreads.get_mut(&author) else { return };
         spread.left -= 1;
         if spread.left == 0 {
-            self.tell_page(author);
+            // Who was there first may have left memory while another's tail could not be read.
+            self.load_page(author);
         }
     }
 
@@ -434,27 +436,35 @@ impl Core {
     pub(super) fn told(&mut self, author: u64) {
         let Some(spread) = self.moments.spreads.get_mut(&author) else { return };
         spread.left -= 1;
-        if spread.left == 0 {
-            spread.page.clear();
-            self.spread_on(author);
-        }
+        self.page_told(author);
     }
 
     /// A commit with rows of the page failed: the page once more, for those who do not have it.
     pub(super) fn told_again(&mut self, author: u64) {
         let Some(spread) = self.moments.spreads.get_mut(&author) else { return };
         spread.left -= 1;
-        spread.asks = true;
-        if spread.left == 0 {
-            self.ask_page(author);
+        (spread.asks, spread.again) = (true, true);
+        self.page_told(author);
+    }
+
+    /// Goes on when all partitions have answered, with the same page if one of them failed.
+    fn page_told(&mut self, author: u64) {
+        let Some(spread) = self.moments.spreads.get_mut(&author) else { return };
+        if spread.left > 0 {
+            return;
         }
+        if std::mem::take(&mut spread.again) {
+            return self.ask_page(author);
+        }
+        spread.page.clear();
+        self.spread_on(author);
     }
 
     /// The disk could not be read before: the page once more.
     pub(super) fn spread_again(&mut self) {
         for author in std::mem::take(&mut self.presence.spread_again) {
             let Some(spread) = self.moments.spreads.get_mut(&author) else { continue };
-            spread.unread = false;
+            spread.again = false;
             if spread.page.is_empty() { self.spread_on(author) } else { self.ask_page(author) }
         }
     }

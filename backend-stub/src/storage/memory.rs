@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::{Batch, ChangeLog, Completion, Full, Query, Read, Rows, limits};
+use super::{Batch, ChangeLog, Completion, Full, Query, Read, ReadError, Rows, limits};
 
 /// For simulation and tests. Nothing happens by itself: `commit`, `answer` and `run` say when.
 pub struct Memory {
@@ -23,6 +23,8 @@ struct Partition {
     reads: VecDeque<Read>,
     /// A failure that the owner has not polled: what it submits until then fails too.
     failed: bool,
+    /// Its reads fail.
+    unreadable: bool,
 }
 
 impl Memory {
@@ -84,9 +86,17 @@ impl Memory {
     pub fn answer(&mut self, partition: u16) -> bool {
         let part = &mut self.partitions[usize::from(partition)];
         let Some(read) = part.reads.pop_front() else { return false };
-        let answer = read.queries.iter().map(|query| part.query(query)).collect();
-        self.completions.push(Completion::Read { token: read.token, answer: Ok(answer) });
+        let answer = match part.unreadable {
+            true => Err(ReadError("the store was told not to read".to_owned())),
+            false => Ok(read.queries.iter().map(|query| part.query(query)).collect()),
+        };
+        self.completions.push(Completion::Read { token: read.token, answer });
         true
+    }
+
+    /// Reads of a partition fail from now on, or no more.
+    pub fn set_unreadable(&mut self, partition: u16, is_unreadable: bool) {
+        self.partitions[usize::from(partition)].unreadable = is_unreadable;
     }
 
     /// Does all that waits.

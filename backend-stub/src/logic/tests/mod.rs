@@ -3,6 +3,7 @@
 mod cold;
 mod contacts;
 mod crashes;
+mod failures;
 mod full;
 mod groups;
 mod horizon;
