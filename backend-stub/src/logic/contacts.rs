@@ -311,6 +311,21 @@ impl Core {
         }
     }
 
+    /// Duties whose commit failed go before those to the same user that wait for records: they came first.
+    pub(super) fn hold_again(&mut self, failed: &mut Vec<Effect>) {
+        for effect in std::mem::take(failed).into_iter().rev() {
+            let receiver = match &effect {
+                Effect::Delivered(duty) => duty.task.receiver(),
+                _ => None,
+            };
+            match (receiver.and_then(|receiver| self.outbox.held.get_mut(&receiver)), effect) {
+                (Some(held), Effect::Delivered(duty)) => held.push_front(duty),
+                (_, effect) => failed.push(effect),
+            }
+        }
+        failed.reverse();
+    }
+
     /// Lets duties to a user wait, in order, until records are read.
     pub(super) fn hold(&mut self, place: Place, keys: &[Key], duty: Duty) -> Option<Duty> {
         let receiver = self.users.peek(place).id;

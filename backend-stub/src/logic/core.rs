@@ -247,6 +247,7 @@ impl Core {
         for effect in effects {
             self.undo_effect(effect, &mut again);
         }
+        self.hold_again(&mut again);
         for effect in again {
             match effect {
                 Effect::Delivered(duty) => self.deliver(at, duty),

@@ -246,6 +246,16 @@ impl Duty {
 }
 
 impl Task {
+    /// The user whose log it changes, if it is one.
+    pub fn receiver(&self) -> Option<u64> {
+        match self {
+            Task::User { receiver, .. } | Task::Peer { receiver, .. } | Task::Receipt { receiver, .. } => {
+                Some(*receiver)
+            }
+            Task::Group { .. } | Task::Create { .. } | Task::Moment { .. } => None,
+        }
+    }
+
     fn name(&self) -> String {
         match self {
             Task::User { receiver, sender, number, .. } => {

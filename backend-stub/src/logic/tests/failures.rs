@@ -4,7 +4,7 @@
 use proto_wire::names::section_of;
 use proto_wire::pb;
 
-use super::World;
+use super::{World, text};
 use crate::logic::Verb;
 use crate::storage::partition_of;
 
@@ -95,6 +95,37 @@ fn a_contact_that_left_memory_while_another_was_read_keeps_its_log() {
     assert_eq!(after.len(), before.len() + 1);
     assert_eq!(after[..before.len()], before);
     assert_eq!((world.references(early), world.references(late)), (1, 1));
+}
+
+/// The first is on its way to the disk, what follows waits until a record is read; then the first fails.
+#[test]
+fn a_duty_that_failed_comes_before_those_that_wait_for_records() {
+    let mut world = World::new(1, 0);
+    // Both users are in memory, and what the sender keeps; what the receiver keeps is not.
+    for user in [1, 2] {
+        world.upload(user, 1, 1, Verb::Star { peer: 9, on: true }).expect("a star");
+    }
+    world.upload(2, 1, 2, Verb::Remove { peer: 1 }).expect_err("there is nothing to end");
+    let mut tokens = Vec::new();
+    world.at.unix_ms += 1;
+    tokens.push(world.send(2, 1, [3; 10], "first"));
+    world.at.unix_ms += 1;
+    tokens.push(world.start_upload(2, 1, 4, Verb::Ask { peer: 1, hello: String::new() }));
+    world.at.unix_ms += 1;
+    tokens.push(world.send(2, 1, [5; 10], "second"));
+    world.turn();
+    world.store.commit(0);
+    world.turn();
+    world.turn();
+    world.store.fail(0);
+    world.run();
+    for token in tokens {
+        world.sent(token);
+    }
+    let log = world.log(1, 0);
+    let texts: Vec<&str> = log.iter().map(text).filter(|text| !text.is_empty()).collect();
+    assert_eq!(texts, ["first", "second"]);
+    assert_eq!(world.core.counters().duties, 0);
 }
 
 /// What is kept of groups lies behind what is kept of users; the highest id has none behind it.
