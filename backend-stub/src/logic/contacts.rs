@@ -228,7 +228,8 @@ impl Core {
         }
         match self.mark_loaded(at, place, request) {
             Ok(true) => self.effect(section_of(user), Effect::Answer { token, answer: Answer::Done }),
-            Ok(false) => self.answer(token, Ok(Answer::Done)),
+            // All of it was said before, perhaps a moment ago.
+            Ok(false) => self.answer_from(&keys::peer(user, request.peer), token, Answer::Done),
             Err(status) => self.answer(token, Err(status)),
         }
     }

@@ -90,9 +90,13 @@ impl Core {
         if self.need(&[key], Resume::Profile { token, user }).is_none() {
             return;
         }
-        let kept = self.kept::<pb::Me>(&key);
-        let answer = kept.map(|kept| Answer::Profile(kept.state.profile.unwrap_or_default()));
-        self.answer(token, answer);
+        match self.kept::<pb::Me>(&key) {
+            Ok(kept) => {
+                let profile = kept.state.profile.unwrap_or_default();
+                self.answer_from(&key, token, Answer::Profile(profile));
+            }
+            Err(status) => self.answer(token, Err(status)),
+        }
     }
 }
 

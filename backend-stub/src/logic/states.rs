@@ -3,7 +3,7 @@
 //!
 //! A record is read once; from then on memory has it as the commits on their way will leave it, so that two changes
 //! in a row see each other. It leaves memory when nothing is on its way and nobody waits, oldest first. A commit
-//! that failed takes its records out: the disk is asked again.
+//! that failed makes its records unknown: the disk is asked again.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,7 +11,7 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use proto_wire::status::{Code, Status};
 
-use super::api::At;
+use super::api::{Answer, At};
 use super::core::{Core, Effect, Purpose};
 use super::keys::{self, Key};
 use super::limits;
@@ -34,7 +34,13 @@ pub(super) struct States {
 struct Record {
     value: Option<Bytes>,
     loaded: bool,
-    /// Commits on their way, and waiters.
+    /// The store has been asked.
+    reading: bool,
+    /// Its answer may be from before the last commit that did not fail.
+    outdated: bool,
+    /// Commits on their way.
+    writes: u32,
+    /// Who waits, for it or for others beside it.
     pins: u32,
     /// Who waits for it to be read.
     waiters: Vec<u64>,
@@ -60,21 +66,23 @@ impl States {
         self.records.get(key).is_some_and(|record| record.loaded)
     }
 
-    fn is_idle(&self, key: &Key) -> bool {
-        self.records.get(key).is_some_and(|record| record.loaded && record.pins == 0)
+    fn entry(&mut self, key: Key) -> &mut Record {
+        if !self.records.contains_key(&key) {
+            self.bytes += RECORD_BYTES;
+            // Rows leave with those who asked for them.
+            if key.kind() != keys::ROW {
+                self.order.push_back(key);
+            }
+        }
+        self.records.entry(key).or_default()
     }
 
-    fn set(&mut self, key: Key, value: Option<Bytes>) -> &mut Record {
-        if !self.records.contains_key(&key) {
-            self.order.push_back(key);
-            self.bytes += RECORD_BYTES;
-        }
-        let record = self.records.entry(key).or_default();
-        self.bytes += value.as_ref().map_or(0, Bytes::len);
-        self.bytes -= record.value.as_ref().map_or(0, Bytes::len);
-        record.value = value;
+    fn set(&mut self, key: Key, value: Option<Bytes>) {
+        let added = value.as_ref().map_or(0, Bytes::len);
+        let record = self.entry(key);
+        let before = std::mem::replace(&mut record.value, value).map_or(0, |value| value.len());
         record.loaded = true;
-        record
+        self.bytes = self.bytes + added - before;
     }
 
     fn forget(&mut self, key: &Key) {
@@ -84,23 +92,56 @@ impl States {
     }
 
     fn unpin(&mut self, key: &Key) {
-        if let Some(record) = self.records.get_mut(key) {
-            record.pins = record.pins.saturating_sub(1);
+        let Some(record) = self.records.get_mut(key) else { return };
+        record.pins -= 1;
+        // Rows are written by another way than records: they are read anew each time. Not while another waits for
+        // one or for what it needs besides: that one would never be taken up.
+        if !record.is_in_use() && (!record.loaded || key.kind() == keys::ROW) {
+            self.forget(key);
         }
     }
 
-    /// Lets the oldest go that are not in use.
+    fn written(&mut self, key: &Key) {
+        if let Some(record) = self.records.get_mut(key) {
+            record.writes -= 1;
+        }
+    }
+
+    /// Memory does not know the record any more. Who waits with it keeps its place.
+    fn void(&mut self, key: &Key) {
+        let Some(record) = self.records.get_mut(key) else { return };
+        record.writes -= 1;
+        record.loaded = false;
+        record.outdated = record.reading;
+        self.bytes -= record.value.take().map_or(0, |value| value.len());
+        if !record.is_in_use() {
+            self.forget(key);
+        }
+    }
+
+    /// Lets the oldest go that are not in use. What left otherwise still stands in the order: that has a bound of
+    /// its own.
     fn shrink(&mut self) {
         let mut looked_at = self.order.len();
-        while self.bytes > limits::MAX_STATE_BYTES && looked_at > 0 {
+        while self.is_too_large() && looked_at > 0 {
             looked_at -= 1;
             let Some(oldest) = self.order.pop_front() else { return };
             match self.records.get(&oldest) {
-                Some(record) if record.pins > 0 || !record.loaded => self.order.push_back(oldest),
+                Some(record) if record.is_in_use() => self.order.push_back(oldest),
                 Some(_) => self.forget(&oldest),
                 None => {}
             }
         }
+    }
+
+    fn is_too_large(&self) -> bool {
+        self.bytes > limits::MAX_STATE_BYTES || self.order.len() > 2 * self.records.len() + 1024
+    }
+}
+
+impl Record {
+    fn is_in_use(&self) -> bool {
+        self.writes > 0 || self.pins > 0 || self.reading
     }
 }
 
@@ -116,17 +157,14 @@ impl Core {
         let mut by_partition: BTreeMap<u16, Vec<Key>> = BTreeMap::new();
         for key in &missing {
             let partition = self.partition(key.section());
-            if !self.states.records.contains_key(key) {
-                self.states.order.push_back(*key);
-                self.states.bytes += RECORD_BYTES;
+            let record = self.states.entry(*key);
+            record.waiters.push(id);
+            if !std::mem::replace(&mut record.reading, true) {
                 by_partition.entry(partition).or_default().push(*key);
             }
-            self.states.records.entry(*key).or_default().waiters.push(id);
         }
         for key in keys {
-            if let Some(record) = self.states.records.get_mut(key) {
-                record.pins += 1;
-            }
+            self.states.entry(*key).pins += 1;
         }
         let waiter = Waiter { keys: keys.to_vec(), left: missing.len(), failed: false, resume };
         self.states.waiters.insert(id, waiter);
@@ -142,16 +180,16 @@ impl Core {
         for (index, key) in keys.iter().enumerate() {
             let Some(record) = self.states.records.get_mut(key) else { continue };
             let waiters = std::mem::take(&mut record.waiters);
-            match &answer {
-                Ok(rows) => {
-                    self.states.set(*key, rows.get(index).and_then(Rows::value).cloned());
-                }
-                Err(_) => self.states.forget(key),
+            record.reading = false;
+            let outdated = std::mem::take(&mut record.outdated);
+            // What was written meanwhile is newer than what was read.
+            if let (false, false, Ok(rows)) = (record.loaded, outdated, &answer) {
+                self.states.set(*key, rows.get(index).and_then(Rows::value).cloned());
             }
             for id in waiters {
                 let Some(waiter) = self.states.waiters.get_mut(&id) else { continue };
                 waiter.left -= 1;
-                waiter.failed |= answer.is_err();
+                waiter.failed |= answer.is_err() || outdated;
                 if waiter.left == 0 {
                     ready.push(id);
                 }
@@ -166,11 +204,6 @@ impl Core {
             }
             for key in &waiter.keys {
                 self.states.unpin(key);
-                // Rows are written by another way than records: they are read anew each time. Not while another
-                // waits for one or for what it needs besides: that one would never be taken up.
-                if key.kind() == keys::ROW && self.states.is_idle(key) {
-                    self.states.forget(key);
-                }
             }
         }
         self.states.shrink();
@@ -180,18 +213,27 @@ impl Core {
     pub(super) fn put_state(&mut self, key: Key, value: Vec<u8>) {
         let section = key.section();
         self.open(section).put(&key, &value);
-        self.states.set(key, Some(value.into())).pins += 1;
+        self.states.set(key, Some(value.into()));
+        self.states.entry(key).writes += 1;
         self.effect(section, Effect::State(key));
     }
 
     pub(super) fn state_committed(&mut self, key: &Key) {
-        self.states.unpin(key);
+        self.states.written(key);
         self.states.shrink();
     }
 
     /// The commit failed, and with it all that came after it: the disk has the record as it is.
     pub(super) fn state_void(&mut self, key: &Key) {
-        self.states.forget(key);
+        self.states.void(key);
+    }
+
+    /// Answers with what a record says: when its commit is on its way, once that is on disk.
+    pub(super) fn answer_from(&mut self, key: &Key, token: u64, answer: Answer) {
+        match self.states.records.get(key) {
+            Some(record) if record.writes > 0 => self.effect(key.section(), Effect::Answer { token, answer }),
+            _ => self.answer(token, Ok(answer)),
+        }
     }
 
     /// The disk could not be read: whoever called is told; what must not be lost waits for another try.
@@ -221,5 +263,41 @@ impl Core {
         for resume in std::mem::take(&mut self.states.again) {
             self.resume(at, resume);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_and_forgotten_leaves_nothing_behind() {
+        let mut states = States::default();
+        for number in 0..100_000 {
+            for key in [keys::row(1, number), keys::peer(1, number)] {
+                states.set(key, Some(Bytes::from_static(b"value")));
+                states.forget(&key);
+            }
+            states.shrink();
+        }
+        assert!(states.order.len() <= 1024, "{}", states.order.len());
+        assert_eq!((states.records.len(), states.bytes), (0, 0));
+    }
+
+    /// Each pin belongs to its waiter, each write to its commit.
+    #[test]
+    fn a_record_stays_while_a_commit_is_on_its_way_whoever_leaves_it() {
+        let (mut states, key) = (States::default(), keys::peer(1, 2));
+        states.set(key, Some(Bytes::from_static(b"before")));
+        states.entry(key).pins += 1;
+        states.entry(key).writes += 1;
+        states.void(&key);
+        assert!(!states.is_loaded(&key) && states.value(&key).is_none());
+        states.set(key, Some(Bytes::from_static(b"after")));
+        states.entry(key).writes += 1;
+        states.unpin(&key);
+        assert!(states.entry(key).is_in_use());
+        states.written(&key);
+        assert!(!states.entry(key).is_in_use() && states.is_loaded(&key));
     }
 }

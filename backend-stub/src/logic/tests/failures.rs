@@ -3,9 +3,10 @@
 
 use proto_wire::names::section_of;
 use proto_wire::pb;
+use proto_wire::status::Code;
 
 use super::{World, text};
-use crate::logic::Verb;
+use crate::logic::{Answer, Verb};
 use crate::storage::partition_of;
 
 impl World {
@@ -138,4 +139,66 @@ fn a_mark_in_the_last_conversation_there_can_be_stops_no_moment() {
     world.run();
     world.sent(token);
     assert_eq!(world.references(2), 1);
+}
+
+/// A reader asks for what its author is just publishing.
+#[test]
+fn a_read_that_ends_after_a_write_began_does_not_hide_what_is_written() {
+    let mut world = World::new(1, 0);
+    world.make_contacts(1, 2);
+    let post = world.log(1, 0).last().expect("a change").number + 1;
+    let ask = |world: &mut World| {
+        let token = world.token();
+        world.core.moment(token, 2, &pb::GetMomentRequest { author: 1, post, ..Default::default() });
+        token
+    };
+    let early = ask(&mut world);
+    world.turn();
+    world.at.unix_ms += 1;
+    let published = world.start_publish(1, 50);
+    world.turn();
+    assert!(world.store.answer(0), "the reader's");
+    world.run();
+    assert_eq!(world.sent(published).number.expect("a number").number, post);
+    assert_eq!(world.error(early).code, Code::NotFound);
+    let late = ask(&mut world);
+    world.run();
+    assert!(matches!(world.answers.remove(&late), Some(Ok(Answer::Moment(_)))));
+}
+
+/// What is not on disk yet is neither acknowledged nor shown.
+#[test]
+fn a_mark_that_is_repeated_and_a_profile_that_is_read_wait_for_the_commit_on_its_way() {
+    let mut world = World::new(1, 0);
+    world.upload(1, 1, 1, Verb::Star { peer: 2, on: true }).expect("a star");
+    let mark = |world: &mut World, read| {
+        let token = world.token();
+        world.core.mark(world.at, token, 1, 1, &pb::MarkRequest { peer: 2, read, ..Default::default() });
+        token
+    };
+    let (first, repeat) = (mark(&mut world, 1), mark(&mut world, 1));
+    world.turn();
+    assert!(!world.answers.contains_key(&first) && !world.answers.contains_key(&repeat));
+    world.store.fail(0);
+    world.run();
+    for token in [first, repeat] {
+        assert_eq!(world.error(token).code, Code::Unavailable);
+    }
+    let again = mark(&mut world, 1);
+    world.run();
+    assert_eq!(world.answers.remove(&again), Some(Ok(Answer::Done)));
+
+    let named =
+        |nick: &str| Verb::SetProfile { profile: pb::Profile { nick: nick.into(), ..Default::default() } };
+    world.upload(1, 1, 2, named("before")).expect("set");
+    world.at.unix_ms += 1;
+    let set = world.start_upload(1, 1, 3, named("after"));
+    let read = world.token();
+    world.core.profile(read, 1);
+    world.turn();
+    assert!(!world.answers.contains_key(&read));
+    world.store.fail(0);
+    world.run();
+    assert_eq!(world.error(set).code, Code::Unavailable);
+    assert_eq!(world.error(read).code, Code::Unavailable);
 }
