@@ -9,8 +9,10 @@ use super::api::{Answer, At};
 use super::append::Waiting;
 use super::core::Core;
 use super::groups::IDLE_SWEEPS;
-use super::limits;
 use super::users::{Device, Place};
+use super::values::mark;
+use super::verbs::Resume;
+use super::{keys, limits};
 
 #[derive(Default)]
 pub(super) struct Presence {
@@ -177,7 +179,21 @@ impl Core {
     /// The newest number of a session's user was read, or could not be.
     pub(super) fn session_looked_up(&mut self, report: u64, online: &pb::Online, place: Option<Place>) {
         let log_epoch = self.config.log_epoch;
-        if let Some(place) = place {
+        let user = place.map(|place| (place, self.users.peek(place)));
+        if let Some((_, user)) = user.filter(|(_, user)| user.marks & mark::DEVICES != 0) {
+            let key = keys::peer(user.id, user.id);
+            if self.need(&[key], Resume::Report { report, online: *online }).is_none() {
+                return;
+            }
+        }
+        if let Some(place) = place.filter(|place| self.is_out(*place, online.device) == Ok(true)) {
+            // The token is still good, but nothing is told to this device any more.
+            self.end_route(place, online.device);
+            if let Some(pending) = self.presence.reports.get_mut(&report) {
+                let (slot, generation) = (online.slot, online.generation);
+                pending.reply.replaced.push(pb::Replaced { slot, generation });
+            }
+        } else if let Some(place) = place {
             let newest = self.users.peek(place).visible;
             let has_all = if online.log_epoch == log_epoch { online.applied >= newest } else { newest == 0 };
             let pending = self.presence.reports.get_mut(&report);
@@ -243,13 +259,16 @@ impl Core {
         }
     }
 
-    /// Ends the connection of a device, wherever it is.
+    /// Ends the connection of a device, wherever it is: nothing is told to it any more, even if the gateway does not
+    /// hear of this.
     pub(super) fn end_route(&mut self, place: Place, device: u64) {
         let Some(device) = self.users.device(place, device).filter(|device| device.is_online()) else {
             return;
         };
         let at = (device.gateway, device.shard);
+        device.gateway = 0;
         let route = pb::Replaced { slot: device.slot, generation: device.generation };
+        self.counters.online = self.counters.online.saturating_sub(1);
         self.tell_replaced(at, route);
     }
 

@@ -255,6 +255,7 @@ impl Core {
             | Resume::Profile { token, .. }
             | Resume::Moment { token, .. }
             | Resume::Pull { token, .. } => self.answer(token, Err(status)),
+            Resume::Report { report, online } => self.session_looked_up(report, &online, None),
         }
     }
 

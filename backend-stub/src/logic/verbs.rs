@@ -103,6 +103,11 @@ pub(super) enum Resume {
         reader: u64,
         request: pb::GetMomentRequest,
     },
+    /// A session of a report: was its device logged out?
+    Report {
+        report: u64,
+        online: pb::Online,
+    },
     /// Duties to this user.
     Held(u64),
 }
@@ -184,6 +189,10 @@ impl Core {
             Resume::Typing { token, user, to } => self.typing(token, user, to),
             Resume::Profile { token, user } => self.profile(token, user),
             Resume::Moment { token, reader, request } => self.moment(token, reader, &request),
+            Resume::Report { report, online } => {
+                let place = self.users.find(online.user);
+                self.session_looked_up(report, &online, place);
+            }
             Resume::Held(receiver) => self.release(at, receiver),
         }
     }
@@ -205,18 +214,27 @@ impl Core {
         if self.need(&[key], resume()).is_none() {
             return false;
         }
-        let is_out = |me: &pb::Me| me.devices.iter().any(|known| known.device == device && known.out);
-        match self.kept::<pb::Me>(&key) {
-            Ok(kept) if is_out(&kept.state) => {
+        match self.is_out(place, device) {
+            Ok(true) => {
                 self.answer(token, Err(Status::new(Code::Denied, "this device was logged out")));
                 false
             }
-            Ok(_) => true,
+            Ok(false) => true,
             Err(status) => {
                 self.answer(token, Err(status));
                 false
             }
         }
+    }
+
+    /// Whether a device was logged out. `need` has brought the list of a user who ever logged one out.
+    pub(super) fn is_out(&self, place: Place, device: u64) -> Result<bool, Status> {
+        let user = self.users.peek(place);
+        if user.marks & mark::DEVICES == 0 {
+            return Ok(false);
+        }
+        let me = self.kept::<pb::Me>(&keys::peer(user.id, user.id))?.state;
+        Ok(me.devices.iter().any(|known| known.device == device && known.out))
     }
 }
 

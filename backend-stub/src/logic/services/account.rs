@@ -76,7 +76,8 @@ impl account::Server<Call> for Services {
         self.log_in_to(call, account, request.password, request.device, request.device_name).await
     }
 
-    async fn find(&self, _: &Call, request: pb::FindRequest) -> Result<pb::FindReply, Status> {
+    async fn find(&self, call: &Call, request: pb::FindRequest) -> Result<pb::FindReply, Status> {
+        self.admit(call).await?;
         match self.account(key_of(&request.name)?).await? {
             Some(account) => Ok(pb::FindReply { user: account.user }),
             None => Err(Status::new(Code::NotFound, "nobody has this name")),
@@ -84,11 +85,8 @@ impl account::Server<Call> for Services {
     }
 
     async fn refresh(&self, call: &Call, _: pb::RefreshRequest) -> Result<pb::TokenReply, Status> {
-        let (user, device) = (call.user(), call.device());
-        match self.driver.call(|core, at, token| core.admit_device(at, token, user, device)).await? {
-            Answer::Done => Ok(self.accounts.token(user, device)),
-            other => Err(mismatch(&other)),
-        }
+        self.admit(call).await?;
+        Ok(self.accounts.token(call.user(), call.device()))
     }
 
     async fn set_profile(
@@ -118,9 +116,10 @@ impl account::Server<Call> for Services {
 
     async fn get_profile(
         &self,
-        _: &Call,
+        call: &Call,
         request: pb::GetProfileRequest,
     ) -> Result<pb::GetProfileReply, Status> {
+        self.admit(call).await?;
         match self.driver.call(|core, _, token| core.profile(token, request.user)).await? {
             Answer::Profile(profile) => Ok(pb::GetProfileReply { profile: Some(profile) }),
             other => Err(mismatch(&other)),

@@ -29,6 +29,7 @@ impl messages::Server<Call> for Services {
         call: &Call,
         request: pb::CreateGroupRequest,
     ) -> Result<pb::CreateGroupReply, Status> {
+        self.admit(call).await?;
         let user = call.user();
         match self.driver.call(|core, at, token| core.create_group(at, token, user, &request)).await? {
             Answer::Group(reply) => Ok(reply),
@@ -66,6 +67,7 @@ impl messages::Server<Call> for Services {
     }
 
     async fn typing(&self, call: &Call, request: pb::TypingRequest) -> Result<pb::TypingReply, Status> {
+        self.admit(call).await?;
         let user = call.user();
         match self.driver.call(|core, _, token| core.typing(token, user, request.to)).await? {
             Answer::Done => Ok(pb::TypingReply {}),

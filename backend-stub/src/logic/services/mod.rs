@@ -77,6 +77,15 @@ impl Service for Services {
 }
 
 impl Services {
+    /// For calls of which the core does not ask it itself: they are not for a device that was logged out.
+    async fn admit(&self, call: &Call) -> Result<(), Status> {
+        let (user, device) = (call.user(), call.device());
+        match self.driver.call(|core, at, token| core.admit_device(at, token, user, device)).await? {
+            Answer::Done => Ok(()),
+            other => Err(mismatch(&other)),
+        }
+    }
+
     /// An upload of the calling device, applied once.
     async fn upload(
         &self,

@@ -44,6 +44,7 @@ impl moments::Server<Call> for Services {
     }
 
     async fn get(&self, call: &Call, request: pb::GetMomentRequest) -> Result<pb::Moment, Status> {
+        self.admit(call).await?;
         let reader = call.user();
         match self.driver.call(|core, _, token| core.moment(token, reader, &request)).await? {
             Answer::Moment(moment) => Ok(moment),

@@ -77,3 +77,45 @@ fn a_device_that_was_logged_out_is_refused_until_it_logs_in_again() {
     world.log_in(1, 2).expect("logged in");
     world.upload(1, 2, 4, star(false)).expect("it is in again");
 }
+
+/// Its token is good for a while: it may connect, but hears of nothing.
+#[test]
+fn a_device_that_was_logged_out_is_told_nothing() {
+    let session = |slot, counter| pb::Online {
+        user: 1,
+        device: 2,
+        slot,
+        generation: 1,
+        counter,
+        log_epoch: 1,
+        ..Default::default()
+    };
+    for was_in_memory in [true, false] {
+        let mut world = World::new(3, 1 << 20);
+        world.log_in(1, 2).expect("logged in");
+        let reply = world.report(7, vec![session(10, 1)], vec![]);
+        assert!(reply.replaced.is_empty() && reply.behind.len() == 1);
+        world.upload(1, 1, 1, Verb::LogOut { device: 2 }).expect("logged out");
+        assert!(world.notifies.iter().any(|(_, notify)| notify.replaced.len() == 1));
+        world.told(&[]);
+        // The gateway did not hear of it.
+        world.send(3, 1, [2; 10], "not for you");
+        world.run();
+        assert_eq!(world.told(&[]), []);
+        if !was_in_memory {
+            world.crash();
+            world.run();
+        }
+        let reply = world.report(7, vec![session(11, 2)], vec![]);
+        assert_eq!(reply.replaced, [pb::Replaced { slot: 11, generation: 1 }]);
+        assert!(reply.behind.is_empty());
+        world.notifies.clear();
+        world.send(3, 1, [3; 10], "nor this");
+        world.run();
+        world.pass(120_000);
+        assert_eq!(world.told(&[]), []);
+        world.log_in(1, 2).expect("logged in");
+        let reply = world.report(7, vec![session(12, 3)], vec![]);
+        assert!(reply.replaced.is_empty() && reply.behind.len() == 1);
+    }
+}
