@@ -125,7 +125,8 @@ pub const SET_UP_IN_FLIGHT_MAX: usize = 256;
 pub const RECENT_MAX: usize = 32;
 /// A message is taken back within this after its acknowledgement: well before the server's two minutes.
 pub const RECALL_WITHIN_US: u64 = 60_000_000;
-/// How often another kind is drawn when nobody can do the first.
+/// How many users are asked whether they can do a thing, and how often another kind is drawn when none can.
+pub const USERS_ASKED_MAX: usize = 6;
 pub const DRAWS_MAX: usize = 8;
 /// At the end of a mixed run nothing may have come for this long.
 pub const MIX_QUIET_MS: u64 = 2_000;

@@ -195,11 +195,23 @@ impl Mixers {
     }
 
     fn start(&mut self, phones: &mut Phones<'_>, intended_us: u64, now: Now) {
-        let line = self.random.random_range(self.lines.clone());
-        let machine = phones.phone(line);
-        let Some(upload) = machine.upload_id(now.ms()) else { return };
+        for _ in 0..limits::DRAWS_MAX {
+            let kind = self.shared.weights.draw(&mut self.random);
+            for _ in 0..limits::USERS_ASKED_MAX {
+                let line = self.random.random_range(self.lines.clone());
+                if self.start_at(phones.phone(line), line, kind, intended_us, now) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether the line's user can do such a thing, and so does it.
+    fn start_at(&mut self, machine: &mut Phone, line: u32, kind: Kind, intended_us: u64, now: Now) -> bool {
         let shared = self.shared.clone();
-        let Some(changing) = shared.changing.get() else { return };
+        let (Some(upload), Some(changing)) = (machine.upload_id(now.ms()), shared.changing.get()) else {
+            return false;
+        };
         let owner = &self.owners[(line - self.lines.start) as usize];
         let drawer = Drawer {
             people: &shared.people,
@@ -214,21 +226,19 @@ impl Mixers {
             id: Bytes::copy_from_slice(&upload.0),
         };
         let mut model = shared.model();
-        for _ in 0..limits::DRAWS_MAX {
-            let kind = shared.weights.draw(&mut self.random);
-            let Some(Drawn { op, method, body }) = drawer.draw(kind, &mut model, &mut self.random) else {
-                continue;
-            };
-            model.sent(kind, &op);
-            drop(model);
-            shared.starts.fetch_add(1, Ordering::Relaxed);
-            if now.us > intended_us + limits::LATE_START_US {
-                shared.late_starts.fetch_add(1, Ordering::Relaxed);
-            }
-            shared.in_flight.fetch_add(1, Ordering::Relaxed);
-            let pending = Pending { what: What::Mixed(kind, op), intended_us, method, body };
-            return self.call(line, machine, pending, now);
+        let Some(Drawn { op, method, body }) = drawer.draw(kind, &mut model, &mut self.random) else {
+            return false;
+        };
+        model.sent(kind, &op);
+        drop(model);
+        shared.starts.fetch_add(1, Ordering::Relaxed);
+        if now.us > intended_us + limits::LATE_START_US {
+            shared.late_starts.fetch_add(1, Ordering::Relaxed);
         }
+        shared.in_flight.fetch_add(1, Ordering::Relaxed);
+        let pending = Pending { what: What::Mixed(kind, op), intended_us, method, body };
+        self.call(line, machine, pending, now);
+        true
     }
 
     fn repeat_due(&mut self, phones: &mut Phones<'_>, now: Now) {

@@ -16,7 +16,7 @@ use rustyline::validate::Validator;
 use rustyline::{Config, Context, Editor, ExternalPrinter, Helper};
 
 use super::Input;
-use super::command::VERBS;
+use super::command::{Command, VERBS};
 use crate::limits;
 
 /// Names that can be completed; the phone adds those that it meets.
@@ -115,7 +115,9 @@ fn read_at_a_terminal(sender: &SyncSender<Input>, known: &Known) -> Option<Scree
                         // Without it the history lasts as long as the phone.
                         let _ = editor.append_history(path);
                     }
-                    if sender.send(Input::Line(line)).is_err() {
+                    // Nothing is read after it: the terminal would be left as the prompt needs it.
+                    let is_last = matches!(Command::parse(&line), Ok(Some(Command::Quit)));
+                    if sender.send(Input::Line(line)).is_err() || is_last {
                         return;
                     }
                 }
