@@ -35,11 +35,7 @@ impl Victim {
 
 /// True: nothing was lost, doubled or out of order.
 pub fn run_kills(args: &KillArgs) -> Result<bool> {
-    let is_good = run(&args.args, &mut Kill { only: args.only });
-    if let (Ok(false) | Err(_), Some(only)) = (&is_good, args.only) {
-        println!("with --only {}", only.name());
-    }
-    is_good
+    run(&args.args, &mut Kill { only: args.only })
 }
 
 struct Kill {
@@ -49,6 +45,10 @@ struct Kill {
 impl Scenario for Kill {
     fn name(&self) -> &'static str {
         "kill"
+    }
+
+    fn own_options(&self) -> String {
+        self.only.map_or(String::new(), |only| format!(" --only {}", only.name()))
     }
 
     fn plants(&self) -> &'static [Plant] {

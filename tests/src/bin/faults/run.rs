@@ -72,6 +72,11 @@ pub trait Scenario {
         &[]
     }
 
+    /// Its own options, as they stand in the command that replays it: each with a space before it.
+    fn own_options(&self) -> String {
+        String::new()
+    }
+
     /// The system that it needs, not started.
     fn system(&mut self) -> Result<System>;
 
@@ -110,7 +115,8 @@ pub fn run(args: &Args, scenario: &mut dyn Scenario) -> Result<bool> {
     }
     println!("{}", report.summary());
     if outcome.is_err() || !report.is_good() {
-        println!("replay: faults {name} --rounds {} --phones {} --seed {seed}", args.rounds, args.phones);
+        let (rounds, phones, own) = (args.rounds, args.phones, scenario.own_options());
+        println!("replay: faults {name} --rounds {rounds} --phones {phones}{own} --seed {seed}");
     }
     outcome.map(|()| report.is_good())
 }
