@@ -180,7 +180,7 @@ impl fmt::Display for Erasure {
         for group in groups {
             writeln!(
                 f,
-                "it is still a member of group {} {:?}: what is written there begins a log anew; let it leave first",
+                "it is still a member of group {} {:?}: what is written there is kept for it again; let it leave first",
                 group.group, group.name
             )?;
         }
