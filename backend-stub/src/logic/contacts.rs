@@ -12,11 +12,12 @@ use proto_wire::status::{Code, Status};
 use super::api::{Answer, At};
 use super::append::Waiting;
 use super::core::{Core, Effect};
+use super::duty::PeerWord;
 use super::keys::{self, Key};
 use super::limits;
 use super::outbox::{Duty, Task};
 use super::users::Place;
-use super::values::{Body, BodyHead, Kept, Kind, PeerWord, RowBody, decode_number, encode_number, mark};
+use super::values::{Body, BodyHead, Kept, Kind, RowBody, decode_number, encode_number, mark};
 use super::verbs::{Resume, Verb};
 
 impl Core {

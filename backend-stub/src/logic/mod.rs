@@ -6,6 +6,7 @@ mod append;
 mod checks;
 mod contacts;
 mod core;
+pub(crate) mod duty;
 mod expiry;
 mod groups;
 mod horizon;

@@ -14,9 +14,10 @@ use proto_wire::status::{Code, Status};
 use super::api::{Action, At};
 use super::append::Waiting;
 use super::core::{Core, Effect};
+use super::duty::{PeerWord, StoredDuty, StoredTask};
 use super::plant::{Fault, planted};
 use super::users::Place;
-use super::values::{Body, GroupMeta, Kind, PeerWord, RowBody, StoredDuty, StoredTask, encode_number};
+use super::values::{Body, GroupMeta, Kind, RowBody, encode_number};
 use super::{keys, limits};
 
 /// The outbox of all sections of this process.

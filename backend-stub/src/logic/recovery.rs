@@ -13,9 +13,10 @@ use proto_wire::names::{SECTIONS, section_of};
 
 use super::api::{Action, At};
 use super::core::{Core, Purpose};
+use super::duty::{StoredDuty, StoredTask};
 use super::groups::by_section;
 use super::outbox::{Duty, Fanout, Task, body_of_row};
-use super::values::{Body, GroupMeta, StoredDuty, StoredTask, decode_number};
+use super::values::{Body, GroupMeta, decode_number};
 use super::{keys, limits};
 use crate::storage::{Query, ReadError, Rows, partition_of};
 

@@ -7,7 +7,6 @@
 //! BODY     flags, origin u64, item number, version, protobuf of the body
 //!          flags: 1 deleted; above it the kind: its field in `Change.body`, less 5
 //! upload   1, kind (0 change, 1 group), hash 16, number or group u64, time u64
-//! duty     1, kind, created u64, ...
 //! peer     1, newest row's number, version, protobuf of `Peer`, or of `Me` for the user itself
 //! moment   1, flags (1 withdrawn), newest row's number
 //! said     1, protobuf of `Comment`; nothing behind the 1 when it was taken away
@@ -18,14 +17,12 @@
 //! ```
 //! Numbers without a size are varints.
 
-use std::sync::Arc;
-
 use bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{decode_varint, encode_varint};
 use proto_wire::pb;
 
 /// The format of all values.
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 
 const DELETED: u8 = 1;
 
@@ -310,179 +307,6 @@ impl GroupMeta {
     }
 }
 
-/// What a duty asks for, as it lies on the disk. Bodies are not in it: they are in the sender's row or
-/// the group's section.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StoredTask {
-    User {
-        receiver: u64,
-        sender: u64,
-        number: u64,
-    },
-    Group {
-        group: u64,
-        sender: u64,
-        number: u64,
-    },
-    Create {
-        group: u64,
-        meta: Arc<GroupMeta>,
-    },
-    Fanout {
-        group: u64,
-        number: u64,
-        version: u64,
-    },
-    /// A word about who knows whom.
-    Peer {
-        receiver: u64,
-        sender: u64,
-        number: u64,
-        word: PeerWord,
-    },
-    /// How far the receiver's messages came at the sender: items of the receiver.
-    Receipt {
-        receiver: u64,
-        sender: u64,
-        delivered: u64,
-        read: u64,
-    },
-    /// A moment that contacts are to hear of, or of its withdrawal. `number` is that of the author's row.
-    Moment {
-        author: u64,
-        moment: u64,
-        number: u64,
-        withdrawn: bool,
-    },
-}
-
-/// What one side tells the other about who knows whom.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PeerWord {
-    /// The sender wants the receiver as a contact, with what it says to that.
-    Wants { ended: u64, hello: String },
-    /// It is over, for the so-manieth time.
-    Ends { ended: u64 },
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredDuty {
-    pub created_ms: u64,
-    pub task: StoredTask,
-}
-
-impl StoredDuty {
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        let (kind, owner) = match &self.task {
-            StoredTask::User { receiver, .. } => (1, *receiver),
-            StoredTask::Group { group, .. } => (2, *group),
-            StoredTask::Create { group, .. } => (3, *group),
-            StoredTask::Fanout { group, .. } => (4, *group),
-            StoredTask::Peer { receiver, .. } => (5, *receiver),
-            StoredTask::Receipt { receiver, .. } => (6, *receiver),
-            StoredTask::Moment { author, .. } => (7, *author),
-        };
-        out.extend_from_slice(&[VERSION, kind]);
-        out.put_u64_le(self.created_ms);
-        out.put_u64_le(owner);
-        match &self.task {
-            StoredTask::User { sender, number, .. } | StoredTask::Group { sender, number, .. } => {
-                out.put_u64_le(*sender);
-                encode_varint(*number, out);
-            }
-            StoredTask::Create { meta, .. } => meta.encode(out),
-            StoredTask::Fanout { number, version, .. } => {
-                encode_varint(*number, out);
-                encode_varint(*version, out);
-            }
-            StoredTask::Peer { sender, number, word, .. } => {
-                out.put_u64_le(*sender);
-                encode_varint(*number, out);
-                word.encode(out);
-            }
-            StoredTask::Receipt { sender, delivered, read, .. } => {
-                out.put_u64_le(*sender);
-                encode_varint(*delivered, out);
-                encode_varint(*read, out);
-            }
-            StoredTask::Moment { moment, number, withdrawn, .. } => {
-                encode_varint(*moment, out);
-                encode_varint(*number, out);
-                out.push(u8::from(*withdrawn));
-            }
-        }
-    }
-
-    pub fn decode(mut value: &[u8]) -> Result<Self, Malformed> {
-        const WHAT: &str = "duty";
-        version(&mut value, WHAT)?;
-        let kind = byte(&mut value, WHAT)?;
-        let created_ms = u64_le(&mut value, WHAT)?;
-        let owner = u64_le(&mut value, WHAT)?;
-        let rest = &mut value;
-        let task = match kind {
-            1 => {
-                StoredTask::User { receiver: owner, sender: u64_le(rest, WHAT)?, number: varint(rest, WHAT)? }
-            }
-            2 => StoredTask::Group { group: owner, sender: u64_le(rest, WHAT)?, number: varint(rest, WHAT)? },
-            3 => StoredTask::Create { group: owner, meta: Arc::new(GroupMeta::decode(rest)?) },
-            4 => {
-                StoredTask::Fanout { group: owner, number: varint(rest, WHAT)?, version: varint(rest, WHAT)? }
-            }
-            5 => StoredTask::Peer {
-                receiver: owner,
-                sender: u64_le(rest, WHAT)?,
-                number: varint(rest, WHAT)?,
-                word: PeerWord::decode(rest)?,
-            },
-            6 => StoredTask::Receipt {
-                receiver: owner,
-                sender: u64_le(rest, WHAT)?,
-                delivered: varint(rest, WHAT)?,
-                read: varint(rest, WHAT)?,
-            },
-            7 => StoredTask::Moment {
-                author: owner,
-                moment: varint(rest, WHAT)?,
-                number: varint(rest, WHAT)?,
-                withdrawn: byte(rest, WHAT)? != 0,
-            },
-            _ => return Err(Malformed(WHAT)),
-        };
-        Ok(Self { created_ms, task })
-    }
-}
-
-impl PeerWord {
-    fn encode(&self, out: &mut Vec<u8>) {
-        match self {
-            PeerWord::Wants { ended, hello } => {
-                out.push(1);
-                encode_varint(*ended, out);
-                out.extend_from_slice(hello.as_bytes());
-            }
-            PeerWord::Ends { ended } => {
-                out.push(2);
-                encode_varint(*ended, out);
-            }
-        }
-    }
-
-    fn decode(value: &mut &[u8]) -> Result<Self, Malformed> {
-        let bad = || Malformed("duty");
-        let kind = byte(value, "duty")?;
-        let ended = varint(value, "duty")?;
-        match kind {
-            1 => {
-                let hello = String::from_utf8(value.to_vec()).map_err(|_| bad())?;
-                Ok(PeerWord::Wants { ended, hello })
-            }
-            2 => Ok(PeerWord::Ends { ended }),
-            _ => Err(bad()),
-        }
-    }
-}
-
 /// What a user keeps of a peer, or of itself: the newest state of that item, beside its row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept<M> {
@@ -589,19 +413,19 @@ pub fn decode_index(mut value: &[u8]) -> Result<(u64, u64), Malformed> {
     Ok((varint(&mut value, WHAT)?, varint(&mut value, WHAT)?))
 }
 
-fn version(from: &mut impl Buf, what: &'static str) -> Result<(), Malformed> {
+pub(super) fn version(from: &mut impl Buf, what: &'static str) -> Result<(), Malformed> {
     if byte(from, what)? == VERSION { Ok(()) } else { Err(Malformed(what)) }
 }
 
-fn byte(from: &mut impl Buf, what: &'static str) -> Result<u8, Malformed> {
+pub(super) fn byte(from: &mut impl Buf, what: &'static str) -> Result<u8, Malformed> {
     if from.has_remaining() { Ok(from.get_u8()) } else { Err(Malformed(what)) }
 }
 
-fn u64_le(from: &mut impl Buf, what: &'static str) -> Result<u64, Malformed> {
+pub(super) fn u64_le(from: &mut impl Buf, what: &'static str) -> Result<u64, Malformed> {
     if from.remaining() >= 8 { Ok(from.get_u64_le()) } else { Err(Malformed(what)) }
 }
 
-fn varint(from: &mut impl Buf, what: &'static str) -> Result<u64, Malformed> {
+pub(super) fn varint(from: &mut impl Buf, what: &'static str) -> Result<u64, Malformed> {
     decode_varint(from).map_err(|_| Malformed(what))
 }
 
@@ -628,34 +452,13 @@ mod tests {
         }
 
         #[test]
-        fn rows_and_duties_come_back(number in 1u64.., back in 1u64.., replaced: u64, group: u64, at: u64) {
+        fn rows_come_back(number in 1u64.., back in 1u64.., replaced: u64, group: u64, at: u64) {
             let prev = number - back.min(number);
             for body in [RowBody::Group { group, number: at }, RowBody::Own(Body::message(number, 1, 2, 3, "x"))] {
                 let row = Row { prev, replaced, marks: (at as u8) & mark::ALL, body };
                 let mut out = Vec::new();
                 row.encode(number, &mut out);
                 prop_assert_eq!(Row::decode(number, &out.into()), Ok(row));
-            }
-            let meta = GroupMeta { owner: number, version: back, name: "böse".into(), members: vec![at, group] };
-            for task in [
-                StoredTask::User { receiver: group, sender: at, number },
-                StoredTask::Group { group, sender: at, number },
-                StoredTask::Create { group, meta: Arc::new(meta) },
-                StoredTask::Fanout { group, number, version: back },
-                StoredTask::Peer {
-                    receiver: at,
-                    sender: group,
-                    number,
-                    word: PeerWord::Wants { ended: at, hello: "grüß dich".into() },
-                },
-                StoredTask::Peer { receiver: at, sender: group, number, word: PeerWord::Ends { ended: at } },
-                StoredTask::Receipt { receiver: at, sender: group, delivered: number, read: back },
-                StoredTask::Moment { author: at, moment: back, number, withdrawn: at % 2 == 0 },
-            ] {
-                let duty = StoredDuty { created_ms: at, task };
-                let mut out = Vec::new();
-                duty.encode(&mut out);
-                prop_assert_eq!(StoredDuty::decode(&out), Ok(duty));
             }
         }
 
@@ -679,7 +482,7 @@ mod tests {
         fn random_bytes_are_refused_or_read_but_never_a_panic(bytes: Vec<u8>, number: u64) {
             let shared = Bytes::from(bytes.clone());
             let _ = (Row::decode(number, &shared), Upload::decode(&bytes), GroupMeta::decode(&bytes));
-            let _ = (StoredDuty::decode(&bytes), decode_number(&bytes), Body::parse(shared));
+            let _ = (decode_number(&bytes), Body::parse(shared));
             let _ = (Kept::<pb::Peer>::decode(&bytes), MomentHead::decode(&bytes), Horizon::decode(&bytes));
         }
     }

@@ -6,7 +6,8 @@ use proto_wire::pb::{self, change::Body as Content};
 use serde_json::{Map, Value, json};
 
 use super::limits;
-use crate::logic::values::{Body, BodyHead, GroupMeta, Kind, Malformed, PeerWord, StoredTask, mark};
+use crate::logic::duty::{PeerWord, StoredTask};
+use crate::logic::values::{Body, BodyHead, GroupMeta, Kind, Malformed, mark};
 
 /// What is in a body, by its kind.
 pub(crate) fn content(body: &Body) -> Result<(BodyHead, Content), Malformed> {

@@ -13,8 +13,9 @@ use super::limits;
 use super::progress::Progress;
 use super::store::{Store, StoreError};
 use super::user::{Summary, UserError, duties, name_of_key, names, summary};
+use crate::logic::duty::StoredDuty;
 use crate::logic::keys;
-use crate::logic::values::{Body, Horizon, Kind, Row, RowBody, StoredDuty};
+use crate::logic::values::{Body, Horizon, Kind, Row, RowBody};
 use crate::storage::Batch;
 
 /// Kinds of records that are a user's own.

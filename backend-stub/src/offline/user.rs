@@ -10,11 +10,10 @@ use serde::{Serialize, Serializer};
 
 use super::content::{content, marks, parties};
 use super::store::{Store, StoreError};
+use crate::logic::duty::StoredDuty;
 use crate::logic::keys;
 use crate::logic::services::{ACCOUNT, Account, key_of};
-use crate::logic::values::{
-    Body, GroupMeta, Horizon, Kept, Kind, Malformed, MomentHead, Row, RowBody, StoredDuty,
-};
+use crate::logic::values::{Body, GroupMeta, Horizon, Kept, Kind, Malformed, MomentHead, Row, RowBody};
 use crate::storage::ReadError;
 
 /// Why something of a user cannot be told.

@@ -113,7 +113,7 @@ fn two_who_speak_at_once_are_both_answered() {
     let comment = pb::Comment { author: 1, post, text: "me first".into(), ..Default::default() };
     let tokens = [2, 3].map(|user| world.start_upload(user, 1, 60, Verb::Say { comment: comment.clone() }));
     world.run();
-    tokens.map(|token| world.sent(token));
+    tokens.into_iter().for_each(|token| drop(world.sent(token)));
     assert_eq!(world.moment(1, 1, post).expect("read").said.len(), 2);
 }
 

@@ -19,9 +19,10 @@ use self::user::UserCheck;
 use super::content::{content, duty_line};
 use super::progress::Progress;
 use super::store::{Store, end_of};
+use crate::logic::duty::{StoredDuty, StoredTask};
 use crate::logic::keys;
 use crate::logic::services::{ACCOUNT, Account, key_of};
-use crate::logic::values::{Body, BodyHead, StoredDuty, StoredTask};
+use crate::logic::values::{Body, BodyHead};
 
 /// Something that does not fit, of a user or a group; owner 0 has the duties.
 #[derive(Debug, Clone, PartialEq, Eq)]

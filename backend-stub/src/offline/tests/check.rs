@@ -8,8 +8,9 @@ use proto_wire::names::section_of;
 use proto_wire::pb;
 
 use super::world::{Dir, World, tamper, tool, tool_both};
+use crate::logic::duty::{StoredDuty, StoredTask};
 use crate::logic::keys;
-use crate::logic::values::{Kept, Row, RowBody, StoredDuty, StoredTask, decode_index, encode_number};
+use crate::logic::values::{Kept, Row, RowBody, decode_index, encode_number};
 use crate::offline::store::Store;
 
 fn faults(dir: &Dir) -> Vec<String> {

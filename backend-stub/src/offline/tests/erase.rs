@@ -8,8 +8,8 @@ use proto_wire::pb;
 use serde_json::Value;
 
 use super::world::{Dir, World, tamper, tool, tool_both};
+use crate::logic::duty::{StoredDuty, StoredTask};
 use crate::logic::keys;
-use crate::logic::values::{StoredDuty, StoredTask};
 
 /// A cursor of the log's own epoch.
 fn cursor(number: u64) -> pb::Cursor {
