@@ -302,14 +302,38 @@ impl Core {
         }
     }
 
-    /// Duties to a user whose records were being read.
+    /// Duties to a user whose records were being read. When many wait, the records of many are read at once: a
+    /// user whom thousands turn to would hear from one with each read.
     pub(super) fn release(&mut self, at: At, receiver: u64) {
-        let Some(held) = self.outbox.held.remove(&receiver) else { return };
-        if let Some(place) = self.users.find(receiver) {
+        while let Some(mut held) = self.outbox.held.remove(&receiver) {
+            let ahead = held.len().min(limits::HELD_AHEAD);
+            let Some(place) = self.users.find(receiver) else {
+                return held.into_iter().for_each(|duty| self.deliver(at, duty));
+            };
+            let mut keys = Vec::new();
+            for key in held.iter().take(ahead).flat_map(|duty| self.duty_keys(place, &duty.task)) {
+                if !keys.contains(&key) {
+                    keys.push(key);
+                }
+            }
+            if self.need(&keys, Resume::Held(receiver)).is_none() {
+                self.outbox.held.insert(receiver, held);
+                return;
+            }
+            let behind = held.split_off(ahead);
             self.users.at(place).pins -= 1;
-        }
-        for duty in held {
-            self.deliver(at, duty);
+            held.into_iter().for_each(|duty| self.deliver(at, duty));
+            if behind.is_empty() {
+                return;
+            }
+            match self.outbox.held.get_mut(&receiver) {
+                // One of them waits again, and those behind it wait for it.
+                Some(again) => return again.extend(behind),
+                None => {
+                    self.users.at(place).pins += 1;
+                    self.outbox.held.insert(receiver, behind);
+                }
+            }
         }
     }
 

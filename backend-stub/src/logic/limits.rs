@@ -19,6 +19,9 @@ pub const MAX_READS_WAITING: usize = 16_384;
 /// Queries of one read: enough to amortise the hand-over, few enough to keep the reader's turns short.
 pub const MAX_QUERIES: usize = 128;
 
+/// Duties to one user whose records are read at once. Each needs two at most.
+pub const HELD_AHEAD: usize = MAX_QUERIES / 2;
+
 /// Calls that wait for one user's tail, or for one upload.
 pub const MAX_WAITING: usize = 1024;
 

@@ -33,6 +33,27 @@ fn a_question_is_answered_and_both_are_contacts_until_one_ends_it() {
     assert_eq!(world.upload(1, 1, 6, Verb::Accept { peer: 2 }).expect_err("not asked").code, Code::NotFound);
 }
 
+/// None of them is known to the one they ask: a read for each, but not one after the other.
+#[test]
+fn many_who_ask_one_user_do_not_wait_for_each_others_reads() {
+    const MANY: u64 = 300;
+    let mut world = World::new(1, 0);
+    for user in 2..2 + MANY {
+        world.start_upload(user, 1, 1, ask(1));
+    }
+    let mut turns = 0;
+    world.turn();
+    while !world.core.is_idle() {
+        world.store.run();
+        world.turn();
+        turns += 1;
+    }
+    assert!(turns < 30, "{turns} turns of the store for {MANY} who ask");
+    for user in 2..2 + MANY {
+        assert_eq!(world.peer(1, user).relation(), Relation::Asks, "user {user}");
+    }
+}
+
 #[test]
 fn what_makes_no_sense_is_refused_with_its_own_status() {
     let mut world = World::new(1, 1 << 20);
