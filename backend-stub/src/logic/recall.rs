@@ -12,17 +12,43 @@ use super::limits;
 use super::outbox::{Task, body_of_row};
 use super::users::Place;
 use super::values::{Body, BodyHead, Kind, RowBody};
+use super::verbs::{Begin, Resume, Verb};
 
 /// The version of a message that was taken back: above the sender's first and the group's numbered one.
 const RECALLED: u64 = 3;
 
 impl Core {
-    /// One commit: the sender's row and the duty to tell the others. `need` has brought the message's row.
-    pub(super) fn recall(&mut self, at: At, place: Place, item: u64) -> Result<u64, Status> {
+    /// Takes a message back. `need` has brought its row and whether it has later versions; its group comes first too.
+    pub(super) fn recall(&mut self, at: At, begin: Begin) {
+        let (place, user, id) = (begin.place, begin.user, begin.id);
+        let Verb::Recall { number: item } = begin.verb else { return };
+        let message = self.own_message(user, item);
+        let group = message.as_ref().ok().map(|message| message.to).filter(|to| to & GROUP_BIT != 0);
+        if let Some(group) = group
+            && !self.is_group_loaded(group)
+        {
+            // It is taken up again once the group is in memory.
+            drop(self.need_group(group, Resume::Verb(Box::new(begin))));
+            return;
+        }
+        let outcome = message.and_then(|message| self.take_back(at, place, item, &message));
+        self.applied_verb(at, user, id, outcome);
+    }
+
+    /// One commit: the sender's row and the duty to tell the others.
+    fn take_back(&mut self, at: At, place: Place, item: u64, message: &pb::Message) -> Result<u64, Status> {
         let sender = self.users.peek(place).id;
-        let message = self.own_message(sender, item)?;
         if at.unix_ms > message.sent_ms + limits::RECALL_MS {
             return Err(Status::new(Code::Limit, "a message is taken back within two minutes"));
+        }
+        if message.to & GROUP_BIT != 0 {
+            self.group_of(message.to, sender)?;
+            // The version with the group's number must not come behind the one without content.
+            if self.states.value(&keys::item(sender, sender, item)).is_none() {
+                let text = "the group has not given this message its number yet";
+                let retry_after_ms = limits::RETRY_AFTER_MS;
+                return Err(Status { retry_after_ms, ..Status::new(Code::Unavailable, text) });
+            }
         }
         let recalled = pb::Message {
             from: sender,

@@ -56,6 +56,11 @@ struct Waiter {
 /// What an entry costs beside its value.
 const RECORD_BYTES: usize = 160;
 
+/// Rows and their index are written by another way than records, so what was read of them is not kept.
+fn is_read_anew(key: &Key) -> bool {
+    matches!(key.kind(), keys::ROW | keys::ITEM)
+}
+
 impl States {
     /// The value of a record that `need` has brought.
     pub fn value(&self, key: &Key) -> Option<&Bytes> {
@@ -70,7 +75,7 @@ impl States {
         if !self.records.contains_key(&key) {
             self.bytes += RECORD_BYTES;
             // Rows leave with those who asked for them.
-            if key.kind() != keys::ROW {
+            if !is_read_anew(&key) {
                 self.order.push_back(key);
             }
         }
@@ -94,9 +99,9 @@ impl States {
     fn unpin(&mut self, key: &Key) {
         let Some(record) = self.records.get_mut(key) else { return };
         record.pins -= 1;
-        // Rows are written by another way than records: they are read anew each time. Not while another waits for
+        // What is read anew goes with those who asked for it. Not while another waits for
         // one or for what it needs besides: that one would never be taken up.
-        if !record.is_in_use() && (!record.loaded || key.kind() == keys::ROW) {
+        if !record.is_in_use() && (!record.loaded || is_read_anew(key)) {
             self.forget(key);
         }
     }

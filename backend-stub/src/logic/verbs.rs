@@ -150,7 +150,7 @@ impl Core {
                 return self
                     .change_group(at, Begin { place, user, id, verb: Verb::ChangeGroup { group, change } });
             }
-            Verb::Recall { number } => self.recall(at, place, number),
+            Verb::Recall { .. } => return self.recall(at, Begin { place, user, id, verb }),
             Verb::Publish { post } => self.publish(at, place, post),
             Verb::Withdraw { moment } => self.withdraw(at, place, moment),
             Verb::Say { comment } => self.say(at, place, comment),
@@ -260,7 +260,7 @@ impl Verb {
             Verb::Remark { peer, .. } | Verb::Block { peer, .. } | Verb::Star { peer, .. } => {
                 vec![keys::peer(user, *peer)]
             }
-            Verb::Recall { number } => vec![keys::row(user, *number)],
+            Verb::Recall { number } => vec![keys::row(user, *number), keys::item(user, user, *number)],
             Verb::Withdraw { moment } => vec![keys::moment(user, *moment)],
             Verb::Say { comment } => {
                 let pb::Comment { author, post, .. } = *comment;

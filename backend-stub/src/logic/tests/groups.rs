@@ -172,3 +172,35 @@ fn a_failed_commit_leaves_the_group_as_it_was() {
     assert_eq!(world.state(1), world.state(3));
     assert_eq!(world.core.counters().duties, 0);
 }
+
+/// The version with the group's number never comes behind the one without content: a new device would show the text
+/// again. Here the commits of the group fail for as long as the phone asks.
+#[test]
+fn a_message_is_taken_back_once_the_group_has_numbered_it() {
+    let mut world = World::new(1, 0);
+    let group = world.create_group(1, [9; 10], &[2, 3]);
+    world.say(2, group, 1, "all are in memory").expect("said");
+    let said = world.send(2, group, [2; 10], "oh no");
+    while !world.answers.contains_key(&said) {
+        world.turn();
+        world.store.run();
+    }
+    let number = world.sent(said).number.expect("a number").number;
+    world.at.unix_ms += 1;
+    let early = world.start_upload(2, 1, 30, Verb::Recall { number });
+    while !world.answers.contains_key(&early) {
+        world.turn();
+        world.store.fail(0);
+        while world.store.answer(0) {}
+    }
+    let refused = world.error(early);
+    assert!(refused.code == Code::Unavailable && refused.code.is_safe_to_retry(), "{refused}");
+    assert!(refused.retry_after_ms > 0);
+    world.run();
+    world.upload(2, 1, 30, Verb::Recall { number }).expect("the same, later");
+    for user in [1, 2, 3] {
+        assert_eq!(world.texts(user), ["all are in memory"], "a new device of {user} shows no text");
+    }
+    world.change(1, 33, group, GroupAction::Remove, &[2]).expect("removed");
+    assert_eq!(world.upload(2, 1, 34, Verb::Recall { number }).expect_err("no member").code, Code::Denied);
+}

@@ -218,7 +218,14 @@ impl Model {
     fn refuses_recall(&self, user: u64, number: u64, outcome: Result<u64, Code>) -> Result<(), Code> {
         let at = self.messages.iter().position(|(from, at, _)| (*from, *at) == (user, number));
         match outcome {
-            _ if at.is_some_and(|at| at >= self.old) => Ok(()),
+            _ if at.is_some_and(|at| at >= self.old) => {
+                let to = at.map_or(0, |at| self.messages[at].2);
+                let group = self.groups.iter().find(|group| group.id == to);
+                match group {
+                    Some(group) if !group.members.contains(&user) => Err(Code::Denied),
+                    _ => Ok(()),
+                }
+            }
             Err(Code::NotFound) => Err(Code::NotFound),
             _ => Err(Code::Limit),
         }
