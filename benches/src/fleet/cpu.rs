@@ -60,12 +60,13 @@ mod tests {
         let (meter, mut cpu) = (Meter::default(), CpuTime::new());
         cpu.meter(&meter, Now { us: 1_000_000 });
         let mut sum = 0u64;
-        while meter.read().cpu_us == 0 && sum < 1 << 32 {
+        let is_metered = || meter.read().cpu_us > 0 && meter.read().lived_us > 0;
+        while !is_metered() && sum < 1 << 32 {
             sum += 1;
             if sum.is_multiple_of(1 << 20) {
                 cpu.meter(&meter, Now { us: 1_000_000 + sum });
             }
         }
-        assert!(meter.read().cpu_us > 0 && meter.read().lived_us > 0);
+        assert!(is_metered());
     }
 }

@@ -46,6 +46,6 @@ mod tests {
         };
         assert!(is_heard("fjall::worker_pool", Level::Error) && is_heard("lsm_tree", Level::Warn));
         assert!(!is_heard("fjall", Level::Info) && !is_heard("fjallish", Level::Error));
-        assert!(!is_heard("glommio", Level::Error));
+        assert!(!is_heard("another_crate", Level::Error));
     }
 }
