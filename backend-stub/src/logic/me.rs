@@ -100,12 +100,13 @@ impl Core {
     }
 }
 
-/// The newest last; beyond the limit those that were logged out go first, then the oldest.
+/// The newest last. Beyond the limit the oldest goes that is not logged out: one that is out would be let in again with a
+/// token that is still good.
 fn put_device(me: &mut pb::Me, logged_in: pb::LoggedIn) {
     me.devices.retain(|known| known.device != logged_in.device);
     if me.devices.len() >= limits::MAX_LISTED_DEVICES {
-        // One that is out must stay as long as its token may be good; the oldest of those has waited longest.
-        me.devices.remove(0);
+        let goes = me.devices.iter().position(|known| !known.out).unwrap_or(0);
+        me.devices.remove(goes);
     }
     me.devices.push(logged_in);
 }

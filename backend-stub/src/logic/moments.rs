@@ -308,7 +308,7 @@ impl Core {
             return;
         };
         match read {
-            SpreadRead::Contacts => self.contacts_read(at, author, answer),
+            SpreadRead::Contacts => self.contacts_read(author, answer),
             SpreadRead::Memory(asked) => {
                 let Some(spread) = self.moments.spreads.get_mut(&author) else { return };
                 let Some(number) = spread.duties.front().and_then(Duty::moment_number) else { return };
@@ -330,7 +330,7 @@ impl Core {
         }
     }
 
-    fn contacts_read(&mut self, _at: At, author: u64, answer: Vec<Rows>) {
+    fn contacts_read(&mut self, author: u64, answer: Vec<Rows>) {
         let Some(spread) = self.moments.spreads.get_mut(&author) else { return };
         let [rows, post] = &answer[..] else { return };
         let hidden_from = hidden_from(post);

@@ -119,3 +119,16 @@ fn a_device_that_was_logged_out_is_told_nothing() {
         assert!(reply.replaced.is_empty() && reply.behind.len() == 1);
     }
 }
+
+#[test]
+fn a_device_that_is_out_is_not_pushed_from_the_list_by_others_that_log_in() {
+    let mut world = World::new(1, 0);
+    world.log_in(1, 2).expect("logged in");
+    world.upload(1, 1, 1, Verb::LogOut { device: 2 }).expect("logged out");
+    for device in 3..=20 {
+        world.log_in(1, device).expect("logged in");
+    }
+    assert_eq!(world.me(1).devices.len(), 16);
+    let star = Verb::Star { peer: 9, on: true };
+    assert_eq!(world.upload(1, 2, 2, star).expect_err("it is out").code, Code::Denied);
+}
