@@ -293,7 +293,7 @@ impl Core {
             Purpose::Recovery(read) => self.recovery_read(at, read, answer),
             Purpose::Expiry(read) => self.expiry_read(at, read, answer),
             Purpose::States(keys) => self.states_read(at, keys, answer),
-            Purpose::Spread { author, read } => self.spread_read(at, author, read, answer),
+            Purpose::Spread { author, read } => self.spread_read(author, read, answer),
             Purpose::Horizon(read) => self.horizon_read(at, *read, answer),
             Purpose::Said { token, post } => self.said_read(token, *post, answer),
         }

@@ -290,7 +290,6 @@ impl Core {
 
     pub(super) fn spread_read(
         &mut self,
-        at: At,
         author: u64,
         read: SpreadRead,
         answer: Result<Vec<Rows>, ReadError>,
