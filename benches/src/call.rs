@@ -116,6 +116,8 @@ struct Callers {
 }
 
 impl App for Callers {
+    type Machine = Phone;
+
     fn phone(&mut self, phone: u32) -> Phone {
         self.who.machine(phone)
     }

@@ -157,6 +157,8 @@ impl Holders {
 }
 
 impl App for Holders {
+    type Machine = Phone;
+
     fn phone(&mut self, phone: u32) -> Phone {
         self.who.machine(phone)
     }

@@ -370,6 +370,8 @@ impl Talkers {
 }
 
 impl App for Talkers {
+    type Machine = Phone;
+
     fn phone(&mut self, phone: u32) -> Phone {
         self.who.machine(phone)
     }

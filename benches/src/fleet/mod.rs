@@ -1,9 +1,10 @@
 //! Many phones on few threads: each thread has a ring, its phones' machines and nothing that grows with what
-//! passes. It moves bytes and time; what phones do is the [`App`]'s.
+//! passes. It moves bytes and time; what phones do is the [`App`]'s, and what they speak is their [`Machine`]'s.
 
 mod cpu;
 mod engine;
 mod line;
+mod machine;
 mod meter;
 mod sockets;
 mod timers;
@@ -17,26 +18,35 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use gateway_ring::{BufferRingError, EnterError, InstallError, SetupError, SocketError};
-use proto_wire::phone::{Phone, PhoneEvent};
-
 use crate::clock::Clock;
 use crate::limits;
 
 pub use line::Phones;
+pub use machine::{Ended, Machine, Signal};
 pub use meter::{Meter, Totals};
 
 /// What the phones of one thread do.
 pub trait App: Send + 'static {
+    /// What they speak.
+    type Machine: Machine;
     /// The machine of a phone, without a token.
-    fn phone(&mut self, phone: u32) -> Phone;
-    /// Its token, asked for at its first connect.
-    fn token(&mut self, phone: u32) -> Box<[u8]>;
-    /// What the machine tells, but for `Connect` and `Disconnect`.
-    fn event(&mut self, phone: u32, machine: &mut Phone, event: PhoneEvent, now: Now);
+    fn phone(&mut self, phone: u32) -> Self::Machine;
+    /// Its token, asked for at its first connect. Most protocols need none.
+    fn token(&mut self, _phone: u32) -> Box<[u8]> {
+        Box::default()
+    }
+    /// What the machine tells, but for [`Signal::Connect`] and [`Signal::Disconnect`].
+    fn event(
+        &mut self,
+        phone: u32,
+        machine: &mut Self::Machine,
+        event: <Self::Machine as Machine>::Event,
+        now: Now,
+    );
     /// Bytes came and were fed to the machine.
-    fn heard(&mut self, _phone: u32, _machine: &Phone) {}
+    fn heard(&mut self, _phone: u32, _machine: &Self::Machine) {}
     /// Once a turn, before anything leaves. Gives when it wants the next turn at the latest.
-    fn turn(&mut self, phones: &mut Phones<'_>, now: Now) -> u64;
+    fn turn(&mut self, phones: &mut Phones<'_, Self::Machine>, now: Now) -> u64;
 }
 
 /// The time of a turn, in microseconds of the run's clock.

@@ -7,10 +7,10 @@ use gateway_ring::{
     Cancel, ClientOptions, Completion, Errno, Family, Full, PollEvents, Returned, Ring, SendBuf, Slot,
     StreamOptions, Token, client_socket,
 };
-use proto_wire::phone::Ended;
 
 use super::engine::Engine;
 use super::line::Socket;
+use super::machine::{Ended, Machine};
 use super::meter::Meter;
 use super::{App, FleetError, Now, Receive, source};
 use crate::limits;

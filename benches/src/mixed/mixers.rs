@@ -411,6 +411,8 @@ impl Owner {
 }
 
 impl App for Mixers {
+    type Machine = Phone;
+
     fn phone(&mut self, line: u32) -> Phone {
         self.shared.people.machine(line)
     }
