@@ -135,3 +135,15 @@ pub const NAMES_COMPLETED_MAX: usize = 10_000;
 pub const HISTORY_LINES_MAX: usize = 1_000;
 /// Messages of a conversation that are shown, and what was said to a moment.
 pub const SHOWN_MAX: usize = 20;
+
+/// Points of a timeline: a long run merges neighbours, so that a report stays readable by a browser.
+pub const TIMELINE_POINTS_MAX: usize = 3_600;
+/// Seconds that threads may still add to: a thread that is held up hands over late.
+pub const OPEN_SECONDS: usize = 4;
+/// Phases of a run: a ramp has one a step. Each operation of a phase has 80 KiB of histogram.
+pub const PHASES_MAX: usize = 128;
+
+/// Calls of one phone in flight: what a gateway allows a phone (`proto_wire::limits::MAX_PHONE_CALLS_IN_FLIGHT`).
+pub const CALLS_OF_A_PHONE_MAX: usize = proto_wire::limits::MAX_PHONE_CALLS_IN_FLIGHT;
+/// Phones asked for a free place before a start waits for the next turn.
+pub const PHONES_ASKED_MAX: usize = 16;

@@ -1,7 +1,7 @@
 //! What every report has in common: what ran where, and whether the bench itself was the limit.
 
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -9,6 +9,8 @@ use serde::Serialize;
 use crate::fleet::Totals;
 use crate::limits;
 use crate::servers::Cores;
+
+pub use crate::progress::Progress;
 
 /// The number of the JSON's form. Keys are added without a new one.
 pub const SCHEMA: u32 = 1;
@@ -137,54 +139,6 @@ pub fn write_json(path: &Path, report: &impl Serialize) -> Result<(), WriteError
     let mut text = serde_json::to_string_pretty(report).map_err(|error| failed(error.into()))?;
     text.push('\n');
     fs::write(path, text).map_err(failed)
-}
-
-/// One line a second: written over on a terminal, one below the other elsewhere.
-#[derive(Debug)]
-pub struct Progress {
-    on_terminal: bool,
-    is_open: bool,
-}
-
-impl Progress {
-    pub fn new() -> Self {
-        Self { on_terminal: io::stderr().is_terminal(), is_open: false }
-    }
-
-    pub fn line(&mut self, text: &str) {
-        let mut stderr = io::stderr().lock();
-        // Nobody to tell is no reason to stop.
-        let _ = if self.on_terminal {
-            self.is_open = true;
-            write!(stderr, "\r\x1b[2K{text}").and_then(|()| stderr.flush())
-        } else {
-            writeln!(stderr, "{text}")
-        };
-    }
-
-    /// A line that stays.
-    pub fn say(&mut self, text: &str) {
-        self.end();
-        eprintln!("{text}");
-    }
-
-    pub fn end(&mut self) {
-        if std::mem::take(&mut self.is_open) {
-            eprintln!();
-        }
-    }
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.end();
-    }
 }
 
 /// `part / whole`, nothing when there is no whole.
