@@ -61,6 +61,22 @@ Examples:
 Example:
   moorgate-bench call --clients 64 --payload 100 --seconds 10 --spawn")]
     Call(CallArgs),
+    /// Loads an MQTT, NATS, WebSocket or echo server that you have, by the same schedule and histogram.
+    #[command(after_help = "\
+Examples:
+  moorgate-bench peer --protocol mqtt --target 127.0.0.1:1883 --connections 15000 --work ping --rate 50000 --pid $(pidof mosquitto)
+  moorgate-bench peer --protocol nats --target 127.0.0.1:4222 --connections 1000 --work fanout --rate 20
+  moorgate-bench peer --protocol ws --target 127.0.0.1:9001 --connections 100 --work echo --path /echo --json ws.json")]
+    Peer(crate::peers::cli::PeerArgs),
+    /// Compares with mosquitto, HAProxy and NATS on this machine; `benches/peers/run` installs them first.
+    #[command(after_help = "\
+Examples:
+  benches/peers/run --json peers.json
+  moorgate-bench peers --only heartbeat,forward --rounds 15
+  moorgate-bench peers --quick")]
+    Peers(crate::peers::cli::PeersArgs),
+    /// A bare echo without state: what a heartbeat costs at least on this kernel.
+    Floor(crate::peers::cli::FloorArgs),
 }
 
 /// Where the servers are.

@@ -57,6 +57,9 @@ fn run(command: Command) -> Result<bool, String> {
             let made = chat::run(&options);
             tell(&args.place, made, |report| (report.summary(), &report.host, report.is_good()))
         }
+        Command::Peer(args) => args.run(),
+        Command::Peers(args) => args.run(),
+        Command::Floor(args) => args.run(),
         Command::Hold(args) => {
             let options = hold::HoldOptions {
                 connections: args.connections,
