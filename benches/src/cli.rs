@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::limits;
+use crate::measure::Arrival;
 use crate::servers::Cores;
 use crate::session::Place;
+use crate::sources::Sources;
 
 /// Load for a Moorgate gateway, and a phone to talk through it.
 #[derive(Debug, Parser)]
@@ -58,8 +60,9 @@ Examples:
     Hold(HoldArgs),
     /// Forwarded calls to an echo service: how many a second, and what does one cost?
     #[command(after_help = "\
-Example:
-  moorgate-bench call --clients 64 --payload 100 --seconds 10 --spawn")]
+Examples:
+  moorgate-bench call --clients 64 --payload 100 --seconds 10 --rate 20000 --spawn --html call.html
+  moorgate-bench call --clients 64 --payload 100 --seconds 10 --closed --spawn")]
     Call(CallArgs),
     /// Loads an MQTT, NATS, WebSocket or echo server that you have, by the same schedule and histogram.
     #[command(after_help = "\
@@ -109,9 +112,22 @@ pub struct PlaceArgs {
     backend_cores: Vec<usize>,
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     bench_cores: Vec<usize>,
-    /// Write the report as JSON.
+    /// Where phones connect from: addresses, ADDRESS/BITS or FIRST-LAST, comma between; without: 127.1.x.1 towards
+    /// loopback, elsewhere the kernel chooses.
+    #[arg(long, value_name = "LIST", value_parser = sources)]
+    source: Option<Sources>,
+    /// One line a second, also on a terminal.
+    #[arg(long)]
+    no_tui: bool,
+    /// Write the report as JSON (its schema: benches/schema).
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write the report as one HTML page that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Write the histograms as DIR/OPERATION.hdr, one interval a phase.
+    #[arg(long, value_name = "DIR")]
+    pub hdr: Option<PathBuf>,
     /// Who talks to whom, and when.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -128,6 +144,9 @@ pub struct ChatArgs {
     /// Messages a second, of all phones together.
     #[arg(long, value_name = "R", value_parser = rate)]
     pub rate: Option<f64>,
+    /// How the gaps between messages are drawn.
+    #[arg(long, value_enum, default_value_t, conflicts_with = "mix")]
+    pub arrival: Arrival,
     /// Kill the backend with SIGKILL so many seconds after the start of the load, and start it again.
     #[arg(long, value_name = "S", requires = "spawn", value_parser = seconds)]
     pub kill_backend_at: Option<f64>,
@@ -164,7 +183,7 @@ pub struct HoldArgs {
 
 #[derive(Debug, Args)]
 pub struct CallArgs {
-    /// Phones, each with one call in flight.
+    /// Phones.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
     pub clients: u32,
     /// Bytes of a call's payload.
@@ -172,6 +191,18 @@ pub struct CallArgs {
     pub payload: u16,
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
+    /// Seconds of the same load before, measured apart.
+    #[arg(long, value_name = "S", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    pub warm_up: u64,
+    /// Calls a second of all phones together, at their times whatever the server does; without: a closed loop.
+    #[arg(long, value_name = "R", value_parser = rate, conflicts_with = "closed")]
+    pub rate: Option<f64>,
+    /// A closed loop: each phone calls when its last call was answered. It hides what a stall costs others.
+    #[arg(long)]
+    pub closed: bool,
+    /// How the gaps between calls are drawn.
+    #[arg(long, value_enum, default_value_t)]
+    pub arrival: Arrival,
     #[command(flatten)]
     pub place: PlaceArgs,
 }
@@ -206,6 +237,8 @@ impl PlaceArgs {
             spawn: self.spawn,
             cores,
             seed: self.seed,
+            sources: self.source.clone().unwrap_or_default(),
+            no_tui: self.no_tui,
         })
     }
 }
@@ -219,7 +252,11 @@ pub fn resolve(target: &str) -> Result<SocketAddr, String> {
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (0.1..=1e7).contains(&rate) { Ok(rate) } else { Err("0.1 to 10000000 messages a second".to_owned()) }
+    if (0.1..=1e7).contains(&rate) { Ok(rate) } else { Err("0.1 to 10000000 a second".to_owned()) }
+}
+
+fn sources(text: &str) -> Result<Sources, String> {
+    Sources::parse(text).map_err(|error| error.to_string())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -5,13 +5,16 @@
 //! the four commands. The machines of the phones are `proto_wire::phone`: the bench has no protocol of its own.
 #![forbid(unsafe_code)]
 
+pub mod broadcast;
 pub mod call;
 pub mod chat;
 pub mod check;
 pub mod cli;
 pub mod clock;
+pub mod fingerprint;
 pub mod fleet;
 pub mod hold;
+pub mod html;
 pub mod identity;
 #[cfg(test)]
 mod keys_test;
@@ -19,13 +22,17 @@ pub mod latency;
 pub mod limits;
 pub mod measure;
 pub mod mixed;
+pub mod output;
 pub mod peers;
 pub mod phone;
 pub mod preflight;
+pub mod probe;
 pub mod progress;
 pub mod report;
+pub mod search;
 pub mod servers;
 pub mod session;
 pub mod signals;
+pub mod sources;
 pub mod state;
 pub mod workload;

@@ -84,6 +84,12 @@ pub const HTTP_WITHIN_MS: u64 = 1_000;
 /// The end of a server's log that is shown when it fails.
 pub const LOG_TAIL_BYTES: usize = 4 << 10;
 
+/// What everybody is told: 100 bytes as a notice.
+pub const BROADCAST_TEXT: &str =
+    "To all who are moored here: this is a notice that stands in no log, and it goes to every phone.";
+/// How long a notice may take to reach all phones.
+pub const BROADCAST_WITHIN_MS: u64 = 120_000;
+
 /// Connections of the warm-up of `hold`.
 pub const WARM_UP_CONNECTIONS: u32 = 1_000;
 
@@ -140,6 +146,8 @@ pub const SHOWN_MAX: usize = 20;
 pub const TIMELINE_POINTS_MAX: usize = 3_600;
 /// Seconds that threads may still add to: a thread that is held up hands over late.
 pub const OPEN_SECONDS: usize = 4;
+/// Looks, 2 ms apart, whether all threads have handed over: a turn ends after 10 ms.
+pub const GATHER_LOOKS_MAX: usize = 250;
 /// Phases of a run: a ramp has one a step. Each operation of a phase has 80 KiB of histogram.
 pub const PHASES_MAX: usize = 128;
 
@@ -147,3 +155,13 @@ pub const PHASES_MAX: usize = 128;
 pub const CALLS_OF_A_PHONE_MAX: usize = proto_wire::limits::MAX_PHONE_CALLS_IN_FLIGHT;
 /// Phones asked for a free place before a start waits for the next turn.
 pub const PHONES_ASKED_MAX: usize = 16;
+/// After a load its calls may be answered for so long.
+pub const CALL_DRAIN_MS: u64 = 5_000;
+
+/// A target is asked for a WELCOME before the run, and must give it within this.
+pub const PROBE_WITHIN_MS: u64 = 3_000;
+/// What is shown of an answer that is no Moorgate's.
+pub const PROBE_SHOWN_BYTES: usize = 60;
+
+/// Source addresses of a `--source` list.
+pub const SOURCES_MAX: u64 = 1 << 24;

@@ -42,6 +42,11 @@ pub fn take() -> bool {
     INTERRUPTED.swap(false, Ordering::Relaxed)
 }
 
+/// Whether the run was ever asked to end.
+pub fn asked() -> bool {
+    ASKED.load(Ordering::Relaxed)
+}
+
 pub fn is_watching() -> bool {
     WATCHING.load(Ordering::Relaxed)
 }

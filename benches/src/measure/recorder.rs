@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -96,6 +98,11 @@ pub struct Recorder {
     board: Mutex<Board>,
     /// Counts phases, for tapes that look whether there is a new one.
     pub(super) version: AtomicU32,
+    /// Tapes that write here.
+    pub(super) tapes: AtomicU32,
+    /// Counts how often all tapes were asked for what they have, and how many have given it since.
+    pub(super) asked: AtomicU32,
+    pub(super) given: AtomicU32,
 }
 
 /// When a phase was.
@@ -140,6 +147,9 @@ impl Recorder {
             operations: operations.to_vec(),
             board: Mutex::default(),
             version: AtomicU32::new(0),
+            tapes: AtomicU32::new(0),
+            asked: AtomicU32::new(0),
+            given: AtomicU32::new(0),
         }
     }
 
@@ -173,6 +183,19 @@ impl Recorder {
         let mut board = self.board();
         board.open_second(second, self.operations.len()).gauges = Some(gauges);
         board.close_seconds(&self.operations);
+    }
+
+    /// Asks all threads for what they have, and waits for it. They give it in their next turn; one that is stuck is
+    /// not waited for.
+    pub fn gather(&self) {
+        self.given.store(0, Ordering::Relaxed);
+        self.asked.fetch_add(1, Ordering::Release);
+        for _ in 0..limits::GATHER_LOOKS_MAX {
+            if self.given.load(Ordering::Acquire) >= self.tapes.load(Ordering::Acquire) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     pub fn counts(&self, op: Op, phase: Phase) -> Counts {
@@ -341,7 +364,10 @@ mod tests {
         assert_eq!((acks["load"].starts, acks["load"].done), (2_000, 1_000));
         assert!((999.0..1_002.0).contains(&acks["load"].latency_ms.p50));
         let deliver = &measured.operations["deliver"]["load"];
-        assert_eq!((deliver.errors, deliver.late_starts, deliver.dropped_starts, deliver.done), (2, 2, 14, 0));
+        assert_eq!(
+            (deliver.errors, deliver.late_starts, deliver.dropped_starts, deliver.done),
+            (2, 2, 14, 0)
+        );
         assert_eq!(recorder.counts(0, load).starts, 2_000);
         let seconds: Vec<u64> = measured.timeline.points.iter().map(|point| point.s).collect();
         assert_eq!(seconds, [0, 1, 2, 3]);
@@ -369,6 +395,29 @@ mod tests {
         assert_eq!(count, 1);
         assert_eq!(timeline.points.len(), 20);
         assert!(timeline.points.iter().all(|point| point.gauges.is_some_and(|gauges| gauges.up == point.s)));
+    }
+
+    #[test]
+    fn who_asks_gets_what_the_threads_have_without_waiting_for_the_second() {
+        let recorder = Arc::new(Recorder::new(&["call"]));
+        let load = recorder.begin_phase("load", 0);
+        let mut tape = Tape::new(&recorder);
+        tape.tick(100);
+        tape.done(0, 50, 100);
+        assert_eq!(recorder.latency(0, load).count(), 0);
+        let over = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    tape.tick(200);
+                }
+                drop(tape);
+            });
+            recorder.gather();
+            assert_eq!(recorder.latency(0, load).count(), 1);
+            over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(recorder.tapes.load(Ordering::Relaxed), 0, "a thread that ended is not waited for");
     }
 
     #[test]

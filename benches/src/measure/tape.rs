@@ -17,6 +17,8 @@ pub struct Tape {
     /// By phase, then operation; made when first used.
     cells: Vec<Option<Box<Cell>>>,
     operations: usize,
+    /// Of the recorder's asking, answered.
+    asked: u32,
 }
 
 impl Tape {
@@ -29,7 +31,9 @@ impl Tape {
             version: 0,
             cells: Vec::new(),
             operations,
+            asked: recorder.asked.load(Ordering::Acquire),
         };
+        recorder.tapes.fetch_add(1, Ordering::Release);
         tape.take_phases();
         tape
     }
@@ -40,9 +44,14 @@ impl Tape {
             self.take_phases();
         }
         let second = now_us / 1_000_000;
-        if second != self.second {
+        let asked = self.recorder.asked.load(Ordering::Acquire);
+        if second != self.second || asked != self.asked {
             self.hand_over();
             self.second = second;
+        }
+        if asked != self.asked {
+            self.asked = asked;
+            self.recorder.given.fetch_add(1, Ordering::Release);
         }
     }
 
@@ -71,7 +80,7 @@ impl Tape {
     }
 
     /// Gives all that it has to the recorder.
-    pub fn hand_over(&mut self) {
+    fn hand_over(&mut self) {
         let current = self.phases.len().saturating_sub(1) * self.operations;
         if self.cells.iter().flatten().any(|cell| !cell.is_empty()) {
             self.recorder.take(self.second, self.operations, &self.cells);
@@ -100,5 +109,6 @@ impl Tape {
 impl Drop for Tape {
     fn drop(&mut self) {
         self.hand_over();
+        self.recorder.tapes.fetch_sub(1, Ordering::Release);
     }
 }

@@ -17,6 +17,7 @@ use crate::chat::{
 };
 use crate::fleet::{Fleet, FleetConfig, Receive, Totals, wait_until};
 use crate::limits;
+use crate::measure::Arrival;
 use crate::report::{Generator, Progress, SCHEMA, share};
 use crate::servers::{Part, Usage};
 use crate::session::{RunError, Session};
@@ -75,6 +76,7 @@ impl<'a> Mixed<'a> {
             threads: session.cores.bench.len().max(1),
             clock: session.clock,
             gather_us: GATHER_US,
+            sources: options.place.sources.clone(),
         };
         let seed = options.place.seed;
         let fleet = Fleet::start(&config, |range| Mixers::new(&shared, range, seed, GATHER_US))?;
@@ -299,6 +301,11 @@ impl<'a> Mixed<'a> {
             seed: self.options.place.seed,
             groups,
             host: self.session.host.clone(),
+            ended_early: false,
+            arrival: Arrival::Poisson,
+            dropped_starts: 0,
+            measured: None,
+            recorded: None,
             kinds: Some(kinds),
             state: Some(state),
         })

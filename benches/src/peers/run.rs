@@ -233,7 +233,9 @@ fn spoken<W: Wire>(options: &PeerOptions) -> Result<PeerReport, PeerError> {
     let work = work(options)?;
     let has_teller = options.work == PeerWork::Fanout;
     let connections = options.connections + u32::from(has_teller);
-    let findings = crate::preflight::check(connections, false).map_err(PeerError::Host)?;
+    let sources = crate::sources::Sources::default();
+    let findings =
+        crate::preflight::check(connections, false, options.target, &sources).map_err(PeerError::Host)?;
     let (orders, clock) = (Orders::new(), Clock::start());
     let cast = Arc::new(Cast {
         clients: connections,
@@ -253,6 +255,7 @@ fn spoken<W: Wire>(options: &PeerOptions) -> Result<PeerReport, PeerError> {
         threads: options.cores.len().max(1),
         clock,
         gather_us: limits::GATHER_US,
+        sources,
     };
     let rss = || options.pid.and_then(|pid| tuning::proc_memory(pid).ok());
     let cpu = || options.pid.and_then(|pid| tuning::proc_cpu_us(pid).ok());

@@ -97,6 +97,7 @@ impl<W: Wire> Spoken<W> {
             threads: 1,
             clock,
             gather_us: limits::GATHER_US,
+            sources: Default::default(),
         };
         let cast = Arc::new(cast);
         let fleet = Fleet::start(&config, |range| Load::<W>::new(&orders, &cast, range))?;

@@ -64,7 +64,14 @@ mod tests {
 
     #[test]
     fn a_second_says_what_was_done_and_what_went_wrong() {
-        let op = OpPoint { count: 950, late: 3, p50_ms: 0.512, p99_ms: 12.34, max_ms: 501.2, ..OpPoint::default() };
+        let op = OpPoint {
+            count: 950,
+            late: 3,
+            p50_ms: 0.512,
+            p99_ms: 12.34,
+            max_ms: 501.2,
+            ..OpPoint::default()
+        };
         let gateway = PartGauge { cores: Some(0.5), rss_bytes: Some(3 << 20) };
         let gauges = Gauges { up: 63, lost: 1, gateway, ..Gauges::default() };
         let point = Point { s: 7, operations: BTreeMap::from([("call", op)]), gauges: Some(gauges) };

@@ -214,9 +214,10 @@ fn render_chart(
         .operations
         .keys()
         .map(|name| {
-            let points = screen.history.iter().filter_map(|live| {
-                Some((live.point.s as f64, value(live.point.operations.get(name)?)))
-            });
+            let points = screen
+                .history
+                .iter()
+                .filter_map(|live| Some((live.point.s as f64, value(live.point.operations.get(name)?))));
             (*name, points.collect())
         })
         .collect();
@@ -286,7 +287,8 @@ mod tests {
         (0..1_000).for_each(|n| screen.say(&format!("killed {n}")));
         assert_eq!((screen.history.len(), screen.said.len()), (SHOWN_S, SAID_MAX));
         let text = shown(&screen, 100, 34);
-        for told in ["calling: 1000 of 600 s", "1900", "1002", "64 of 64 connections", "25 % of a core", "killed 999"]
+        for told in
+            ["calling: 1000 of 600 s", "1900", "1002", "64 of 64 connections", "25 % of a core", "killed 999"]
         {
             assert!(text.contains(told), "{told} is not in\n{text}");
         }
