@@ -2,6 +2,7 @@
 //! runtime.
 
 mod admin;
+pub mod keys;
 pub mod log;
 mod metrics;
 pub mod serve;

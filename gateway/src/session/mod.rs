@@ -14,7 +14,7 @@ use proto_wire::frame::{self, Beat, Call, Frame, FrameError};
 use proto_wire::names::Cursor;
 use proto_wire::rpc::method::Method;
 use proto_wire::status::Code;
-use proto_wire_token::{Claims, TokenError};
+use proto_wire_token::{Claims, TICKET_BYTES, TokenError};
 
 use crate::config::Limits;
 use crate::{budget, limits};
@@ -111,6 +111,10 @@ pub trait Owner {
     fn limits(&self) -> &Limits;
     fn unix_ms(&self) -> u64;
     fn verify(&self, token: &[u8]) -> Result<Claims, TokenError>;
+    /// What a resume ticket says.
+    fn resume(&self, ticket: &[u8]) -> Result<Claims, TokenError>;
+    /// A ticket for a device's next HELLO, and for how many seconds it is good.
+    fn ticket(&self, claims: &Claims, device: u64) -> Option<([u8; TICKET_BYTES], u64)>;
     /// The bytes that go to this peer at the end of the turn.
     fn out(&mut self) -> &mut Vec<u8>;
     /// An empty beat goes to this peer.
@@ -131,6 +135,8 @@ pub trait Owner {
 pub enum Event {
     Hello,
     Anonymous,
+    /// A ticket stood for the token.
+    Resumed,
     Beat,
     Call,
     CallRefused(Code),
