@@ -77,5 +77,10 @@ pub const LINK_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Sessions that are told to go away in one turn of a drain.
 pub const GOAWAYS_OF_A_TURN_MAX: u32 = 1024;
 
+/// Notices for all phones that a shard is handing out at once; one more is dropped and counted.
+pub const BROADCASTS_MAX: usize = 8;
+/// Slots that a turn hands a notice to: some 2 ms of sends, so that beats are answered meanwhile.
+pub const BROADCAST_SLOTS_OF_A_TURN: u32 = 256;
+
 /// How long a start waits for its port, which a killed gateway holds until the kernel has ended its rings.
 pub const PORT_HELD_MS: u64 = 3_000;

@@ -4,6 +4,7 @@
 //! with other shards but its mailbox, its counters and tables that are swapped whole.
 
 mod accept;
+mod broadcast;
 mod close;
 pub mod counters;
 mod links;
@@ -37,6 +38,7 @@ use links::LinkIo;
 use sessions::Desk;
 use table::Table;
 
+pub use broadcast::{Mailbox, Peers};
 pub use thread::{ShardHandle, SpawnError, spawn};
 
 /// The keys that tokens are checked with, as shards share them.
@@ -57,6 +59,8 @@ pub struct ShardConfig {
     pub counters: Arc<Counters>,
     /// Where refusals are told.
     pub refusals: SyncSender<RefusalLine>,
+    /// The mailboxes of all shards.
+    pub peers: Peers,
     /// Feeds jitter only.
     pub seed: u64,
 }
@@ -69,6 +73,8 @@ pub enum Command {
     Stop { grace_ms: u64 },
     /// Check tokens with these keys from now on.
     ReloadKeys(SharedVerify),
+    /// Hand this EVENT frame to every phone.
+    Broadcast(bytes::Bytes),
 }
 
 /// A refused connection, for the log.
@@ -145,6 +151,8 @@ pub struct Shard {
     /// The sessions, and what they act on.
     pub(self) table: Table,
     pub(self) link_io: Vec<LinkIo>,
+    pub(self) peers: Peers,
+    pub(self) broadcasts: broadcast::Broadcasts,
     /// Sessions whose receive waits for a buffer.
     pub(self) to_receive: VecDeque<(u32, u32)>,
     pub(self) refusals: Vec<close::PendingRefusal>,
@@ -205,6 +213,8 @@ impl Shard {
                 links,
             )),
             link_io,
+            peers: config.peers,
+            broadcasts: broadcast::Broadcasts::default(),
             to_receive: VecDeque::new(),
             refusals: Vec::new(),
             refusal_lines: config.refusals,

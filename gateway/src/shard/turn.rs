@@ -46,6 +46,8 @@ impl Shard {
         self.run_timers();
         self.run_life();
         self.run_links();
+        self.spread_broadcasts();
+        self.run_broadcasts();
         self.flush();
         self.issue_receives();
         self.arm_accept();
@@ -118,6 +120,7 @@ impl Shard {
                 }
                 Ok(Command::Stop { grace_ms }) => self.stop(grace_ms),
                 Ok(Command::ReloadKeys(verifier)) => self.table.desk.verifier = verifier,
+                Ok(Command::Broadcast(frame)) => self.begin_broadcast(frame),
                 Err(_) => return,
             }
         }

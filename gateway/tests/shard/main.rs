@@ -2,6 +2,7 @@
 
 mod backend;
 mod bad_input;
+mod everybody;
 mod phone;
 mod upstream;
 
@@ -55,6 +56,7 @@ impl Stage {
             verifier: Arc::new(verifier),
             counters: Arc::clone(&counters),
             refusals,
+            peers: Default::default(),
             seed: 1,
         })
         .expect("a shard starts");
