@@ -157,6 +157,16 @@ impl Servers {
         Ok(())
     }
 
+    /// Connections that the gateway says it has.
+    pub fn connections(&self) -> Option<u64> {
+        let status = http::get(self.admin(Part::Gateway)?, "/status").ok()?;
+        serde_json::from_str::<serde_json::Value>(&status).ok()?["connections"].as_u64()
+    }
+
+    pub(crate) fn post(&self, admin: SocketAddr, path: &str, body: &str) -> io::Result<String> {
+        http::post(admin, path, body)
+    }
+
     pub fn admin(&self, part: Part) -> Option<SocketAddr> {
         self.admins[part as usize]
     }
