@@ -267,13 +267,18 @@ pub(super) mod testing {
         told
     }
 
-    /// Why a client that was told `input` ended.
+    /// Why a client that was told `input` ended. Byte by byte it ends as well, perhaps earlier.
     pub fn end<W: Wire>(who: &Who, input: &[u8]) -> String {
-        let (told, _) = heard::<W>(who, input);
-        match told.as_slice() {
+        let (mut whole, _) = connected::<W>(who.clone());
+        whole.handle_bytes(input, 2);
+        let (mut cut, _) = connected::<W>(who.clone());
+        input.iter().for_each(|byte| cut.handle_bytes(&[*byte], 2));
+        let [whole, cut] = [events(&mut whole), events(&mut cut)].map(|told| match told.as_slice() {
             [.., PeerEvent::Disconnect, PeerEvent::Closed { why, .. }] => why.clone(),
             other => panic!("it did not end: {other:?}"),
-        }
+        });
+        assert_eq!(cut.split(':').next(), whole.split(':').next(), "the same reason");
+        whole
     }
 }
 

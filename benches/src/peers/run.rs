@@ -126,7 +126,7 @@ pub struct PeerOptions {
 
 #[derive(Debug, thiserror::Error)]
 pub enum PeerError {
-    #[error("{0:?} has no {1:?} (see --help)")]
+    #[error("--protocol {0:?} has no --work {1:?} (see --help)")]
     NoSuchWork(Protocol, PeerWork),
     #[error("{0}")]
     Host(String),
