@@ -1,5 +1,7 @@
 //! The command line.
 
+mod rates;
+
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
@@ -10,6 +12,8 @@ use crate::measure::Arrival;
 use crate::servers::Cores;
 use crate::session::Place;
 use crate::sources::Sources;
+
+pub use rates::{CompareArgs, FindMaxArgs, HtmlArgs, RampArgs, ScenarioName, SoakArgs};
 
 /// Load for a Moorgate gateway, and a phone to talk through it.
 #[derive(Debug, Parser)]
@@ -26,9 +30,12 @@ Examples:
   moorgate-bench chat --clients 10000 --seconds 30
   moorgate-bench chat --clients 2000 --seconds 30 --spawn --kill-backend-at 10 --kill-gateway-at 20
   moorgate-bench hold --connections 100000 --seconds 30 --spawn
-  moorgate-bench call --clients 64 --payload 100 --seconds 10 --spawn --json call.json
+  moorgate-bench call --clients 64 --rate 20000 --seconds 10 --spawn --json call.json --html call.html
+  moorgate-bench find-max --p99 50ms --clients 256 --spawn
+  moorgate-bench compare before.json after.json
 
-Exit code: 0 when all is well, 1 when something was lost, doubled or out of order, 2 when the run could not be made.";
+Exit code: 0 when all is well, 1 when something was lost, doubled or out of order, 2 when the run could not be made
+(nobody there, another protocol, a rate that was not made, no room for connections or for the report).";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -64,6 +71,31 @@ Examples:
   moorgate-bench call --clients 64 --payload 100 --seconds 10 --rate 20000 --spawn --html call.html
   moorgate-bench call --clients 64 --payload 100 --seconds 10 --closed --spawn")]
     Call(CallArgs),
+    /// The highest rate that keeps a latency target, by search, confirmed by a longer run at the end.
+    #[command(after_help = "\
+Examples:
+  moorgate-bench find-max --p99 50ms --clients 256 --spawn
+  moorgate-bench find-max --p99 200ms --scenario chat --clients 10000 --spawn --html chat.html")]
+    FindMax(FindMaxArgs),
+    /// Calls at a rate, or from phones, that rise in steps: one line and one histogram a step.
+    #[command(after_help = "\
+Examples:
+  moorgate-bench ramp --clients 256 --rates 5000-50000/10 --spawn --html ramp.html
+  moorgate-bench ramp --clients 1000,5000,20000 --rates 10000 --step 10 --spawn")]
+    Ramp(RampArgs),
+    /// Calls at a rate for hours: does memory grow?
+    #[command(after_help = "\
+Example:
+  moorgate-bench soak --clients 1000 --rate 2000 --seconds 14400 --spawn --json soak.json")]
+    Soak(SoakArgs),
+    /// Is B worse than A? Exit code: 0 the same or better, 1 worse, 2 cannot be compared.
+    #[command(after_help = "\
+Example, for a pipeline (a and b are two builds):
+  for i in 1 2 3 4 5; do for v in a b; do $v/moorgate-bench call --clients 64 --rate 20000 --seconds 5 --spawn --json $v$i.json; done; done
+  moorgate-bench compare a1.json b1.json a2.json b2.json a3.json b3.json a4.json b4.json a5.json b5.json")]
+    Compare(CompareArgs),
+    /// Makes the HTML page of a report that was written as JSON.
+    Html(HtmlArgs),
     /// Loads an MQTT, NATS, WebSocket or echo server that you have, by the same schedule and histogram.
     #[command(after_help = "\
 Examples:

@@ -8,7 +8,7 @@ use benches::mixed::{MixOptions, Weights};
 use benches::output::Outputs;
 use benches::report::Report;
 use benches::session::RunError;
-use benches::{call, chat, hold, phone, signals};
+use benches::{call, chat, compare, find_max, hold, output, phone, ramp, report, signals, soak};
 use clap::Parser;
 
 /// Something was lost, doubled or out of order.
@@ -56,6 +56,31 @@ fn run(command: Command) -> Result<bool, String> {
             };
             tell(&args.place, || chat::run(&options))
         }
+        Command::FindMax(args) => {
+            let options = args.options()?;
+            tell(&args.place, || find_max::run(&options))
+        }
+        Command::Ramp(args) => {
+            let options = args.options()?;
+            tell(&args.place, || ramp::run(&options))
+        }
+        Command::Soak(args) => {
+            let options = args.options()?;
+            tell(&args.place, || soak::run(&options))
+        }
+        Command::Compare(args) => {
+            let made =
+                compare::compare(&args.reports, args.across_hosts).map_err(|error| error.to_string())?;
+            println!("{}", made.summary());
+            if let Some(path) = &args.json {
+                report::write_json(path, &made).map_err(|error| error.to_string())?;
+            }
+            match made.exit_code() {
+                NOT_RUN => Err("there is no verdict (see the warning above)".to_owned()),
+                code => Ok(code == 0),
+            }
+        }
+        Command::Html(args) => output::render(&args.report, &args.page).map(|()| true),
         Command::Peer(args) => args.run(),
         Command::Peers(args) => args.run(),
         Command::Floor(args) => args.run(),

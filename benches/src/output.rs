@@ -49,6 +49,15 @@ impl Outputs {
     }
 }
 
+/// The page of a report that stands as JSON in a file.
+pub fn render(report: &Path, page: &Path) -> Result<(), String> {
+    let unreadable = |cause: String| format!("cannot read {}: {cause}", report.display());
+    let text = fs::read_to_string(report).map_err(|error| unreadable(error.to_string()))?;
+    let report: serde_json::Value =
+        serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
+    write_text(page, &html::page(&report)).map_err(|error| error.to_string())
+}
+
 fn may_write(path: &Path) -> Result<(), WriteError> {
     let was_there = path.exists();
     OpenOptions::new().create(true).append(true).open(path).map_err(|cause| WriteError::new(path, cause))?;

@@ -43,7 +43,7 @@ const RATE_WITH_A_KILL: f64 = 2_000.0;
 /// The share of the highest rate that the measured load has.
 const SHARE_OF_HIGHEST: f64 = 0.7;
 
-struct Chat<'a> {
+pub struct ChatBench<'a> {
     options: &'a ChatOptions,
     session: Session,
     fleet: Fleet<Talkers>,
@@ -70,9 +70,7 @@ pub fn run(options: &ChatOptions) -> Result<ChatReport, RunError> {
     if let Some(mix) = &options.mix {
         return mixed::run(options, mix);
     }
-    let mut chat = Chat::open(options)?;
-    chat.connect()?;
-    chat.make_groups()?;
+    let mut chat = ChatBench::open_ready(options)?;
     let has_kill = options.kill_backend_at_s.or(options.kill_gateway_at_s).is_some();
     let (rate, search) = match options.rate {
         Some(rate) => (rate, Vec::new()),
@@ -83,7 +81,41 @@ pub fn run(options: &ChatOptions) -> Result<ChatReport, RunError> {
     chat.finish(rate, search, measured)
 }
 
-impl<'a> Chat<'a> {
+impl<'a> ChatBench<'a> {
+    /// Connected, and its groups made: for who puts loads of its own on it.
+    pub(crate) fn open_ready(options: &'a ChatOptions) -> Result<Self, RunError> {
+        let mut chat = Self::open(options)?;
+        chat.connect()?;
+        chat.make_groups()?;
+        Ok(chat)
+    }
+
+    pub(crate) fn say(&mut self, text: &str) {
+        self.progress.say(text);
+    }
+
+    /// Ends all connections; the session's servers still run.
+    pub(crate) fn close(mut self) -> Result<(Session, Recorded), RunError> {
+        self.progress.end();
+        drop(self.fleet.stop()?);
+        Ok((self.session, self.recorded))
+    }
+
+    /// A trial, and whether the bench was its limit.
+    pub(crate) fn judged_trial(
+        &mut self,
+        rate: f64,
+        for_ms: u64,
+        target_ms: f64,
+    ) -> Result<(Trial, Generator), RunError> {
+        let before = self.fleet.totals();
+        let trial = self.trial(rate, for_ms, target_ms)?;
+        let starts = (rate * for_ms as f64 / 1e3) as u64;
+        let late = trial.late_starts + trial.dropped_starts;
+        let generator = Generator::judge(self.fleet.threads(), &before, &self.fleet.totals(), starts, late);
+        Ok((trial, generator))
+    }
+
     fn open(options: &'a ChatOptions) -> Result<Self, RunError> {
         let config = PhoneConfig { sync_on_connect: false, ..PhoneConfig::default() };
         let session = Session::open(&options.place, options.clients, 64, config)?;
@@ -164,6 +196,7 @@ impl<'a> Chat<'a> {
         let target_ms = limits::TRIAL_P99_MS as f64;
         let (held, trials) = search::highest(&bounds, |rate| {
             let trial = self.trial(rate, limits::TRIAL_MS, target_ms)?;
+            self.progress.say(&trial.to_string());
             Ok::<_, RunError>((trial.held, trial))
         })?;
         Ok((held.unwrap_or(limits::SEARCH_FROM) * SHARE_OF_HIGHEST, trials))
@@ -191,11 +224,12 @@ impl<'a> Chat<'a> {
             held: left == 0 && counts.dropped == 0 && ack_p99_ms.max(deliver_p99_ms) <= target_ms,
             acknowledged_per_second: acknowledged as f64 * 1e3 / for_ms as f64,
             ack_p99_ms,
+            deliver_p50_ms: self.recorder.latency(DELIVER, phase).percentiles().p50,
             deliver_p99_ms,
             left,
             late_starts: counts.late,
+            dropped_starts: counts.dropped,
         };
-        self.progress.say(&trial.to_string());
         Ok(trial)
     }
 

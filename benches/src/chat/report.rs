@@ -133,10 +133,12 @@ pub struct Trial {
     /// While the load lasted.
     pub acknowledged_per_second: f64,
     pub ack_p99_ms: f64,
+    pub deliver_p50_ms: f64,
     pub deliver_p99_ms: f64,
     /// What was yet to come 1 s after the end.
     pub left: u64,
     pub late_starts: u64,
+    pub dropped_starts: u64,
 }
 
 impl fmt::Display for Trial {
