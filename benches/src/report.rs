@@ -83,14 +83,16 @@ pub struct Recorded {
     pub began: SystemTime,
 }
 
-/// A rate of which less than this share was made was not made.
-const RATE_MADE: f64 = 0.95;
+/// A rate of whose intended starts more than this share was dropped was not made.
+const DROPPED_SHARE: f64 = 0.05;
 
 /// Of a rate that was not made: who was the limit, in words.
-pub fn shortfall(asked: f64, made: f64, generator: &Generator) -> Option<String> {
-    if made >= asked * RATE_MADE {
+pub fn shortfall(asked: f64, starts: u64, dropped: u64, generator: &Generator) -> Option<String> {
+    let share = dropped as f64 / (starts + dropped).max(1) as f64;
+    if share <= DROPPED_SHARE {
         return None;
     }
+    let made = asked * (1.0 - share);
     let who = match generator.idle_share < 0.05 {
         true => "the bench's own threads were busy: give it more cores (--bench-cores), or ask for less",
         false => "the answers came too slowly to make room for new calls: more --clients, or a lower rate",
@@ -232,10 +234,13 @@ mod tests {
     fn a_rate_that_was_not_made_says_whose_fault_it_was() {
         let mut generator = Generator::judge(1, &Totals::default(), &Totals::default(), 0, 0);
         generator.idle_share = 0.5;
-        assert_eq!(shortfall(1_000.0, 960.0, &generator), None);
-        assert!(shortfall(1_000.0, 900.0, &generator).is_some_and(|told| told.contains("--clients")));
+        assert_eq!(shortfall(1_000.0, 960, 40, &generator), None);
+        assert!(
+            shortfall(1_000.0, 900, 100, &generator)
+                .is_some_and(|told| told.contains("only 900: the answers"))
+        );
         generator.idle_share = 0.01;
-        assert!(shortfall(1_000.0, 900.0, &generator).is_some_and(|told| told.contains("--bench-cores")));
+        assert!(shortfall(1_000.0, 900, 100, &generator).is_some_and(|told| told.contains("--bench-cores")));
     }
 
     #[test]

@@ -136,7 +136,10 @@ impl Report for SoakReport {
     }
 
     fn shortfall(&self) -> Option<String> {
-        let made = (self.calls + self.errors + self.unanswered) as f64 / self.seconds;
-        if self.ended_early { None } else { crate::report::shortfall(self.rate, made, &self.generator) }
+        let starts = self.calls + self.errors + self.unanswered;
+        if self.ended_early {
+            return None;
+        }
+        crate::report::shortfall(self.rate, starts, self.dropped_starts, &self.generator)
     }
 }

@@ -172,6 +172,6 @@ impl Report for CallReport {
 
     fn shortfall(&self) -> Option<String> {
         let asked = self.pace.rate.filter(|_| !self.ended_early)?;
-        crate::report::shortfall(asked, self.starts as f64 / self.seconds, &self.generator)
+        crate::report::shortfall(asked, self.starts, self.dropped_starts, &self.generator)
     }
 }

@@ -178,7 +178,7 @@ impl Report for ChatReport {
         if self.ended_early || self.kinds.is_some() {
             return None;
         }
-        crate::report::shortfall(self.rate, self.sent as f64 / self.seconds, &self.generator)
+        crate::report::shortfall(self.rate, self.sent, self.dropped_starts, &self.generator)
     }
 }
 
