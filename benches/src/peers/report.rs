@@ -59,14 +59,15 @@ const ROWS: [Row; 8] = [
         unit: "us of CPU a delivery of 100 bytes",
         most: 1.0,
         strictly: true,
-        note: "ours is told by a logic tier that names the sessions; mosquitto matches one topic to all subscribers",
+        note: "ours gets one call of a logic tier and hands one frame to all sessions; mosquitto matches one topic to all \
+               subscribers",
     },
     Row {
         key: "fanout_vs_nats",
         unit: "us of CPU a delivery of 100 bytes",
         most: 0.5,
         strictly: false,
-        note: "ours is told by a logic tier that names the sessions; NATS (one P of Go) matches one subject to all \
+        note: "ours gets one call of a logic tier and hands one frame to all sessions; NATS (one P of Go) matches one subject to all \
                subscribers",
     },
     Row {

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use bytes::Bytes;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use prost::Message;
 use proto_wire::frame::Class;
@@ -19,6 +18,7 @@ use proto_wire::pb;
 use proto_wire::rpc::callee::{Callee, CalleeConfig, Outcome};
 use proto_wire::rpc::caller::{Caller, CallerConfig, Request};
 use proto_wire::rpc::header::{Header, Kind, flag, next_header};
+use proto_wire::rpc::method::Method;
 use proto_wire::services::{echo, gateway, presence, sync};
 use proto_wire::status::Code;
 
@@ -169,8 +169,12 @@ impl Tier {
         for _ in 0..limits::TOLD_OF_A_TURN_MAX {
             let Some(intended_us) = arrivals.pop(now_us) else { break };
             let told = match order.telling {
+                // One call to any shard reaches all of its gateway.
                 Telling::ToAll { bytes } => {
-                    self.links.iter_mut().map(|link| link.tell_all(bytes, intended_us, now_ms)).sum()
+                    if let Some(link) = self.links.first_mut() {
+                        link.tell_all(bytes, intended_us, now_ms);
+                    }
+                    self.links.iter().map(|link| link.sessions.len() as u64).sum()
                 }
                 Telling::Pieces { of, burst, class, .. } => {
                     let at = (*next / u64::from(burst.max(1)) % u64::from(of.max(1))) as usize;
@@ -403,37 +407,23 @@ impl Link {
             let news = self.news.drain(..count).collect();
             let request =
                 pb::NotifyRequest { gateway: self.gateway, shard: self.shard, news, ..Default::default() };
-            self.notify(&request, now_ms);
+            self.call(&gateway::NOTIFY, &request, now_ms);
         }
     }
 
-    /// One notice for each session. Its bytes stand in the frame as they are.
-    fn tell_all(&mut self, bytes: usize, stamp_us: u64, now_ms: u64) -> u64 {
+    /// One notice to the whole gateway. Its bytes stand in the frames as they are.
+    fn tell_all(&mut self, bytes: usize, stamp_us: u64, now_ms: u64) {
         let mut notice = vec![b'.'; bytes.max(8)];
         notice[..8].copy_from_slice(&stamp_us.to_le_bytes());
-        let notice = Bytes::from(notice);
-        let sessions = std::mem::take(&mut self.sessions);
-        for some in sessions.chunks(limits::NEWS_OF_A_CALL_MAX) {
-            let event = |session: &Session| pb::Event {
-                slot: session.slot,
-                generation: session.generation,
-                notice: notice.clone(),
-            };
-            let events = some.iter().map(event).collect();
-            let request =
-                pb::NotifyRequest { gateway: self.gateway, shard: self.shard, events, ..Default::default() };
-            self.notify(&request, now_ms);
-        }
-        self.sessions = sessions;
-        self.sessions.len() as u64
+        let request = pb::BroadcastRequest { gateway: self.gateway, notice: notice.into() };
+        self.call(&gateway::BROADCAST, &request, now_ms);
     }
 
-    fn notify(&mut self, request: &pb::NotifyRequest, now_ms: u64) {
-        let method = &gateway::NOTIFY;
+    fn call(&mut self, method: &'static Method, request: &impl Message, now_ms: u64) {
         let body = request.encode_to_vec();
         let call = Request {
             method: method.id,
-            flags: flag::IDEMPOTENT,
+            flags: if method.idempotent { flag::IDEMPOTENT } else { 0 },
             deadline_ms: method.deadline_ms,
             body: &body,
             ..Request::default()
