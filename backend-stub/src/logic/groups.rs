@@ -7,6 +7,7 @@ use ahash::AHashMap;
 use prost::Message as _;
 use proto_wire::names::{GROUP_BIT, section_of};
 use proto_wire::pb;
+use proto_wire::random::Random;
 use proto_wire::status::{Code, Status};
 
 use super::api::At;
@@ -22,8 +23,8 @@ use crate::storage::{Query, ReadError, Rows};
 
 pub(super) struct Groups {
     groups: AHashMap<u64, Group>,
-    /// State of the generator of ids.
-    seed: u64,
+    /// Ids come from it.
+    random: Random,
 }
 
 /// A group whose messages pass.
@@ -74,16 +75,12 @@ pub(super) fn by_section(members: &[u64]) -> Arc<[u64]> {
 
 impl Groups {
     pub fn new(seed: u64) -> Self {
-        Self { groups: AHashMap::new(), seed }
+        Self { groups: AHashMap::new(), random: Random::new(seed) }
     }
 
-    /// A random id. The step and the mixing are splitmix64's; 63 bits of them are the id.
+    /// 63 random bits.
     pub fn fresh_id(&mut self) -> u64 {
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.seed;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) | GROUP_BIT
+        self.random.next() | GROUP_BIT
     }
 
     /// Groups that nobody wrote to for long leave memory.
