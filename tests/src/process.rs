@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::limits;
+use crate::planted;
 use crate::workdir::WorkDir;
 
 /// What to start. The same launch may be started again and again: the log is appended to.
@@ -120,6 +121,7 @@ impl Launch {
         let log_from = log.metadata()?.len();
         let child = Command::new(&self.program)
             .args(&self.args)
+            .envs(planted::environment())
             .envs(self.env.iter().map(|(key, value)| (key, value)))
             .current_dir(&self.dir)
             .stdin(Stdio::null())

@@ -7,11 +7,11 @@ use proto_wire::status::{Code, Status};
 use super::api::{Action, At};
 use super::core::{Core, Effect, Purpose};
 use super::outbox::Duty;
-use super::plant::{Fault, planted};
 use super::users::Place;
 use super::values::{Row, RowBody, encode_number};
 use super::verbs::{Resume, Upload};
 use super::{keys, limits};
+use crate::plant::{Fault, planted};
 use crate::storage::{Query, ReadError, Rows};
 use prost::encoding::encode_varint;
 

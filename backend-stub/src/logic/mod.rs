@@ -19,7 +19,6 @@ mod moments;
 mod news;
 mod outbox;
 mod page;
-mod plant;
 mod presence;
 mod recall;
 mod recovery;

@@ -15,10 +15,10 @@ use super::api::{Action, At};
 use super::append::Waiting;
 use super::core::{Core, Effect};
 use super::duty::{PeerWord, StoredDuty, StoredTask};
-use super::plant::{Fault, planted};
 use super::users::Place;
 use super::values::{Body, GroupMeta, Kind, RowBody, encode_number};
 use super::{keys, limits};
+use crate::plant::{Fault, planted};
 
 /// The outbox of all sections of this process.
 #[derive(Default)]

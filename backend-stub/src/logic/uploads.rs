@@ -13,11 +13,11 @@ use super::checks::{check_members, check_send};
 use super::core::{Core, Effect, Purpose};
 use super::news::Written;
 use super::outbox::Task;
-use super::plant::{Fault, planted};
 use super::users::Place;
 use super::values::{Body, RowBody, Upload, UploadAnswer};
 use super::verbs::{Begin, Resume, Verb};
 use super::{keys, limits};
+use crate::plant::{Fault, planted};
 use crate::storage::{Query, ReadError, Rows};
 
 /// Uploads that are being looked up or committed, by user and id.

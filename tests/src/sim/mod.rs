@@ -30,6 +30,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use plant::Plant;
 
+use crate::planted;
 use plan::Plan;
 use shared::Shared;
 use world::World;
@@ -70,6 +71,7 @@ impl Outcome {
 
 /// Runs a seed to its end.
 pub fn run(seed: u64, options: &Options) -> Outcome {
+    planted::plant();
     let mut plan = Plan::of(seed);
     if let Some(load_ms) = options.load_ms {
         plan.load_us = load_ms * 1000;

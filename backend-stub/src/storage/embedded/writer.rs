@@ -8,6 +8,7 @@ use fjall::{Database, Keyspace, PersistMode};
 
 use super::super::{Batch, Completion, Wake, limits};
 use super::Done;
+use crate::plant::{Fault, planted};
 
 pub(super) struct Writer {
     pub database: Database,
@@ -30,7 +31,8 @@ impl Writer {
 
     /// One commit with one fdatasync for all that waits.
     fn commit(&self, first: Batch, tokens: &mut Vec<u64>) {
-        let mut group = self.database.batch().durability(Some(PersistMode::SyncData));
+        let durability = (!planted(Fault::CommitUnsynced)).then_some(PersistMode::SyncData);
+        let mut group = self.database.batch().durability(durability);
         let mut bytes = 0;
         let mut next = Some(first);
         while let Some(batch) = next {
