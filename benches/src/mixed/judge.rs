@@ -9,8 +9,8 @@ use proto_wire::names::GROUP_BIT;
 use proto_wire::pb::Relation;
 
 use super::draw::{destination, setting_key};
-use super::mixers::{Owner, texts_twice};
 use super::model::{Back, Message, Model, Slot};
+use super::owner::{Owner, texts_twice};
 use super::people::People;
 use crate::check::Text;
 use crate::limits;
