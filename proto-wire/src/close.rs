@@ -57,12 +57,23 @@ reasons! {
     Version = 106, "version";
     /// More than is allowed, again and again.
     Abuse = 107, "abuse";
+    /// The device was logged out: it logs in again before it comes back.
+    LoggedOut = 108, "logged_out";
 }
 
 impl Reason {
     /// Whether the same HELLO would end the same way.
     pub const fn is_terminal(self) -> bool {
         Self::code_is_terminal(self as u16)
+    }
+
+    /// Why the logic tier has a session closed: a code of this list, or 0 for one that a newer connection replaced.
+    /// A code that a later version named closes as that does: the phone does not come back by itself either way.
+    pub const fn of_ended(code: u32) -> Self {
+        match Self::from_u16(if code > u16::MAX as u32 { 0 } else { code as u16 }) {
+            Some(reason) if reason.is_terminal() => reason,
+            _ => Reason::Replaced,
+        }
     }
 
     /// The same for a code that a later version may have named.
@@ -82,5 +93,12 @@ mod tests {
         }
         assert_eq!(Reason::from_u16(0), None);
         assert!(Reason::BadToken.is_terminal() && !Reason::Idle.is_terminal());
+        for (code, reason) in [(0, Reason::Replaced), (108, Reason::LoggedOut), (3, Reason::Replaced)] {
+            assert_eq!(Reason::of_ended(code), reason);
+        }
+        assert_eq!(
+            (Reason::of_ended(999), Reason::of_ended(1 << 16 | 108)),
+            (Reason::Replaced, Reason::Replaced)
+        );
     }
 }

@@ -1,7 +1,9 @@
 //! What a user has beyond messages, from phone to phone through real processes, across kills of the backend.
 
 use prost::Message;
+use proto_wire::close::Reason;
 use proto_wire::pb::{self, GroupAction, Relation, change::Body, notice::What};
+use proto_wire::phone::CloseReason;
 use proto_wire::services::{account, contacts, messages, moments};
 use proto_wire::status::Code;
 use tests::fleet::{Fleet, PhoneId};
@@ -129,13 +131,18 @@ fn a_device_that_is_logged_out_is_cut_off_and_refused() {
     }
     let out = pb::LogOutRequest { id: fleet.upload_id(phone), device: 2 };
     assert_eq!(fleet.ask(phone, &account::LOG_OUT, &out).expect("an answer").status, Code::Ok);
-    shows(&mut fleet, lost, |fleet| !fleet.seen(lost).closes.is_empty());
+    const OUT: CloseReason = CloseReason::Server(Reason::LoggedOut as u16);
+    shows(&mut fleet, lost, |fleet| fleet.seen(lost).closes == [OUT]);
     // Its token is still good, so it gets in; but no call of it is done, and it is cut off again.
     fleet.connect(lost);
     let star = pb::SwitchRequest { id: fleet.upload_id(lost), user: BOB, on: true }.encode_to_vec();
     let call = fleet.call(lost, contacts::STAR.id, star.into(), 5_000);
-    shows(&mut fleet, lost, |fleet| fleet.seen(lost).closes.len() > 1);
+    shows(&mut fleet, lost, |fleet| fleet.seen(lost).closes == [OUT, OUT]);
     assert!(fleet.reply(lost, call).is_none_or(|reply| reply.status != Code::Ok));
     let star = pb::SwitchRequest { id: fleet.upload_id(phone), user: BOB, on: true };
     assert_eq!(fleet.ask(phone, &contacts::STAR, &star).expect("an answer").status, Code::Ok);
+    // The last one logs itself out: it has its answer, and is cut off then.
+    let out = pb::LogOutRequest { id: fleet.upload_id(phone), device: 1 };
+    assert_eq!(fleet.ask(phone, &account::LOG_OUT, &out).expect("an answer").status, Code::Ok);
+    shows(&mut fleet, phone, |fleet| fleet.seen(phone).closes == [OUT]);
 }

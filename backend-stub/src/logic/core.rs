@@ -101,6 +101,11 @@ pub(super) enum Effect {
     },
     /// A record is on disk.
     State(Key),
+    /// A device of a user is logged out.
+    LoggedOut {
+        user: u64,
+        device: u64,
+    },
     /// Contacts in this partition know of an author's moment.
     Told {
         author: u64,
@@ -224,6 +229,7 @@ impl Core {
                 self.answer(token, Ok(Answer::Kv(None)));
             }
             Effect::State(key) => self.state_committed(&key),
+            Effect::LoggedOut { user, device } => self.logged_out(at, user, device),
             Effect::Told { author } => self.told(author),
             Effect::Answer { token, answer } => self.answer(token, Ok(answer)),
         }
@@ -264,6 +270,8 @@ impl Core {
             Effect::Row { user, .. } => self.row_void(user),
             Effect::Upload { user, id } => self.upload_failed(user, id, &not_applied()),
             Effect::Begin(_) => self.counters.duties -= 1,
+            // The device goes on.
+            Effect::LoggedOut { .. } => {}
             // The number that the group gave is void; the message gets another one.
             Effect::BeginFanout(fanout) => self.undo_fanout(&fanout),
             Effect::Delivered(_) | Effect::FannedOut(_) | Effect::Told { .. } => again.push(effect),

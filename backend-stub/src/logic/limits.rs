@@ -55,6 +55,13 @@ pub const NOTIFY_RETRY_MS: u64 = 1_000;
 /// News that wait for their repetition; beyond this the sweep repeats them.
 pub const MAX_NOTIFY_RETRIES: usize = 100_000;
 
+/// A device that was logged out is cut off so long after the commit: when it asked for that itself, its answer is
+/// there first. On the way to it are one executor's turn and two sockets.
+pub const LOGGED_OUT_GRACE_MS: u64 = 200;
+
+/// Connections that wait for their end, at 24 bytes; beyond this they do not wait.
+pub const MAX_ENDS_WAITING: usize = 10_000;
+
 /// A page looks back through rows in memory at most this far before it asks the disk.
 pub const MAX_HOT_ROWS: usize = 512;
 

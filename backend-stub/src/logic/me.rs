@@ -27,8 +27,8 @@ impl Core {
         Ok(self.put_kept(place, key, Kind::Me, user, kept))
     }
 
-    /// Marks a device as logged out and ends its connection. From the commit on its calls are refused, also after
-    /// a restart: the row carries the mark.
+    /// Marks a device as logged out. From here on its calls are refused, also after a restart: the row carries the
+    /// mark. Its connection ends after the commit.
     pub(super) fn log_out(&mut self, place: Place, device: u64) -> Result<u64, Status> {
         self.users.at(place).marks |= mark::DEVICES;
         let number = self.change_me(place, |me| {
@@ -38,7 +38,8 @@ impl Core {
             }
             Ok(())
         })?;
-        self.end_route(place, device);
+        let user = self.users.peek(place).id;
+        self.effect(section_of(user), Effect::LoggedOut { user, device });
         Ok(number)
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Lanes {
     calls: AHashMap<u64, Call>,
     /// News that failed, to be told again: when, user, device.
     retries: VecDeque<(u64, u64, u64)>,
+    /// Connections of devices that were logged out, to be ended: when, gateway's place and shard, which.
+    ends: VecDeque<(u64, (u16, u16), pb::Replaced)>,
     /// The sweep that goes on is not over before.
     pub sweep_until_ms: u64,
 }
@@ -64,8 +66,10 @@ struct Sent {
 }
 
 impl Lanes {
-    pub fn next_retry_ms(&self) -> Option<u64> {
-        self.retries.front().map(|(at, ..)| *at)
+    /// When `tell_due` has something to do.
+    pub fn next_due_ms(&self) -> Option<u64> {
+        let retry = self.retries.front().map(|(at, ..)| *at);
+        retry.into_iter().chain(self.ends.front().map(|(at, ..)| *at)).min()
     }
 }
 
@@ -187,8 +191,19 @@ impl Core {
         self.actions.push_back(Action::Notify { token, gateway, shard: key.1, request });
     }
 
-    /// Tells the shard of a session that a newer connection of its device is there. The result is no matter: an
-    /// announcement of the older session is answered the same.
+    /// Ends a connection a moment from now: an answer that is on its way over it arrives first. Too many wait: the
+    /// oldest ends at once.
+    pub(super) fn end_soon(&mut self, at: At, shard: (u16, u16), session: pb::Replaced) {
+        if self.lanes.ends.len() >= limits::MAX_ENDS_WAITING
+            && let Some((_, shard, session)) = self.lanes.ends.pop_front()
+        {
+            self.tell_replaced(shard, session);
+        }
+        self.lanes.ends.push_back((at.now_ms + limits::LOGGED_OUT_GRACE_MS, shard, session));
+    }
+
+    /// Tells the shard of a session that a newer connection of its device is there, or that the device was logged
+    /// out. The result is no matter: an announcement of the session is answered the same.
     pub(super) fn tell_replaced(&mut self, (gateway, shard): (u16, u16), replaced: pb::Replaced) {
         let Some(gateway) = self.presence.gateway(gateway) else { return };
         let (token, replaced) = (self.token(), vec![replaced]);
@@ -325,7 +340,12 @@ impl Core {
         self.device_due(place, device);
     }
 
-    pub(super) fn retry_news(&mut self, at: At) {
+    /// What was put off until now: connections that end, news that failed.
+    pub(super) fn tell_due(&mut self, at: At) {
+        while self.lanes.ends.front().is_some_and(|(due, ..)| *due <= at.now_ms) {
+            let Some((_, shard, session)) = self.lanes.ends.pop_front() else { return };
+            self.tell_replaced(shard, session);
+        }
         while self.lanes.retries.front().is_some_and(|(due, ..)| *due <= at.now_ms) {
             let Some((_, user, device)) = self.lanes.retries.pop_front() else { return };
             if let Some(place) = self.users.find(user) {

@@ -1,6 +1,7 @@
 //! Who is connected where: routes by device, leased by gateway process.
 
 use ahash::AHashMap;
+use proto_wire::close::Reason;
 use proto_wire::names::Cursor;
 use proto_wire::pb;
 use proto_wire::status::{Code, Status};
@@ -140,7 +141,8 @@ impl Core {
             if self.store_route(place, gateway, shard, online) {
                 stored.push((place, online));
             } else {
-                reply.replaced.push(pb::Replaced { slot: online.slot, generation: online.generation });
+                let (slot, generation) = (online.slot, online.generation);
+                reply.replaced.push(pb::Replaced { slot, generation, close: 0 });
             }
         }
         for offline in &request.offline {
@@ -187,11 +189,11 @@ impl Core {
             }
         }
         if let Some(place) = place.filter(|place| self.is_out(*place, online.device) == Ok(true)) {
-            // The token is still good, but nothing is told to this device any more.
-            self.end_route(place, online.device);
+            // The token is still good, but nothing is told to this device any more. The answer closes its session.
+            self.take_route(place, online.device);
             if let Some(pending) = self.presence.reports.get_mut(&report) {
-                let (slot, generation) = (online.slot, online.generation);
-                pending.reply.replaced.push(pb::Replaced { slot, generation });
+                let (slot, generation, close) = (online.slot, online.generation, Reason::LoggedOut as u32);
+                pending.reply.replaced.push(pb::Replaced { slot, generation, close });
             }
         } else if let Some(place) = place {
             let newest = self.users.peek(place).visible;
@@ -229,7 +231,7 @@ impl Core {
         let was_online = device.is_online();
         let is_repeat = has_route(device, gateway, shard, online.slot, online.generation);
         let before = (device.gateway, device.shard);
-        let older = pb::Replaced { slot: device.slot, generation: device.generation };
+        let older = pb::Replaced { slot: device.slot, generation: device.generation, close: 0 };
         device.counter = online.counter;
         device.gateway = gateway;
         device.shard = shard;
@@ -259,17 +261,25 @@ impl Core {
         }
     }
 
-    /// Ends the connection of a device, wherever it is: nothing is told to it any more, even if the gateway does not
-    /// hear of this.
-    pub(super) fn end_route(&mut self, place: Place, device: u64) {
-        let Some(device) = self.users.device(place, device).filter(|device| device.is_online()) else {
-            return;
-        };
-        let at = (device.gateway, device.shard);
+    /// A device is logged out, on disk. From here on nothing is told to it, even if the gateway does not hear of the
+    /// end of its connection. That is put off a little: the device may have asked for this itself, and its answer
+    /// goes over that connection.
+    pub(super) fn logged_out(&mut self, at: At, user: u64, device: u64) {
+        let Some(place) = self.users.find(user) else { return };
+        if let Some((shard, session)) = self.take_route(place, device) {
+            self.end_soon(at, shard, session);
+        }
+    }
+
+    /// Takes the route of a device that was logged out, wherever it is: nothing is told to it any more.
+    fn take_route(&mut self, place: Place, device: u64) -> Option<((u16, u16), pb::Replaced)> {
+        let device = self.users.device(place, device).filter(|device| device.is_online())?;
+        let shard = (device.gateway, device.shard);
         device.gateway = 0;
-        let route = pb::Replaced { slot: device.slot, generation: device.generation };
+        let close = Reason::LoggedOut as u32;
+        let session = pb::Replaced { slot: device.slot, generation: device.generation, close };
         self.counters.online = self.counters.online.saturating_sub(1);
-        self.tell_replaced(at, route);
+        Some((shard, session))
     }
 
     /// A phone says what it has applied: the only reason to count it as told.
@@ -287,7 +297,7 @@ impl Core {
 
     /// Steps of the sweep, leases, and what is to be tried again.
     pub fn handle_timeout(&mut self, at: At) {
-        self.retry_news(at);
+        self.tell_due(at);
         if at.now_ms < self.presence.next_step_ms {
             return;
         }
@@ -307,8 +317,8 @@ impl Core {
     pub fn poll_timeout(&self) -> Option<u64> {
         Some(
             self.lanes
-                .next_retry_ms()
-                .map_or(self.presence.next_step_ms, |retry| retry.min(self.presence.next_step_ms)),
+                .next_due_ms()
+                .map_or(self.presence.next_step_ms, |due| due.min(self.presence.next_step_ms)),
         )
     }
 

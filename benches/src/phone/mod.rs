@@ -15,6 +15,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use ahash::AHashMap;
+use proto_wire::close::Reason;
 use proto_wire::pb;
 use proto_wire::phone::{CallHandle, CloseReason, Device, Ended, Phone, PhoneConfig, PhoneEvent};
 
@@ -87,6 +88,9 @@ struct Talk {
     is_leaving: bool,
     was_up: bool,
 }
+
+/// Somebody logged this device out, perhaps it itself. It does not come back with the token it has.
+const LOGGED_OUT: CloseReason = CloseReason::Server(Reason::LoggedOut as u16);
 
 /// How long what is under way may take after `quit`.
 const LEAVE_WITHIN_MS: u64 = 10_000;
@@ -179,6 +183,9 @@ impl Talk {
                 self.was_up = true;
             }
             PhoneEvent::Closed { reason: CloseReason::ByOwner, .. } => {}
+            PhoneEvent::Closed { reason: LOGGED_OUT, .. } => {
+                self.say("-- this device was logged out: start `phone` again to log in");
+            }
             PhoneEvent::Closed { reason, text, reconnect_at_ms, .. } => {
                 let next = match reconnect_at_ms {
                     Some(at_ms) => {

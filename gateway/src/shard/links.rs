@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use gateway_ring::{
     Cancel, ClientOptions, Completion, Errno, Family, Returned, Slot, StreamOptions, Token, client_socket,
 };
-use proto_wire::close::Reason;
 use proto_wire::rpc::caller::Action;
 
 use super::{Shard, op};
@@ -73,7 +72,7 @@ impl Shard {
             self.rearm_link(at);
             self.send_link(at);
         }
-        self.close_replaced();
+        self.close_ended();
         self.count_links();
     }
 
@@ -226,9 +225,9 @@ impl Shard {
         }
     }
 
-    fn close_replaced(&mut self) {
-        for (slot, generation) in self.table.take_replaced() {
-            self.end(slot, generation, Reason::Replaced, "a newer connection of this device took over");
+    fn close_ended(&mut self) {
+        for ended in self.table.take_ended() {
+            self.end(ended.slot, ended.generation, ended.reason, ended.text());
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use proto_wire::close::Reason;
 use proto_wire::frame::{Beat, Call, Class};
 use proto_wire::names::{Cursor, Route};
 use proto_wire::pb;
@@ -312,8 +313,26 @@ pub struct Down<'a> {
     pub desk: &'a mut Desk,
     pub slab: &'a mut Slab,
     pub wheel: &'a mut Wheel,
-    /// Sessions that a newer connection of their device replaced: the shard closes them.
-    pub replaced: &'a mut Vec<(u32, u32)>,
+    /// Sessions that the logic tier wants closed: the shard does it.
+    pub ended: &'a mut Vec<Ended>,
+}
+
+/// A session that a newer connection of its device replaced, or whose device was logged out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    pub slot: u32,
+    pub generation: u32,
+    pub reason: Reason,
+}
+
+impl Ended {
+    /// What the phone is told.
+    pub fn text(&self) -> &'static str {
+        match self.reason {
+            Reason::LoggedOut => "this device was logged out",
+            _ => "a newer connection of this device took over",
+        }
+    }
 }
 
 impl Downward for Down<'_> {
@@ -361,8 +380,12 @@ impl Downward for Down<'_> {
 }
 
 impl Down<'_> {
-    fn close_later(&mut self, replaced: &[pb::Replaced]) {
-        self.replaced.extend(replaced.iter().map(|replaced| (replaced.slot, replaced.generation)));
+    fn close_later(&mut self, ended: &[pb::Replaced]) {
+        self.ended.extend(ended.iter().map(|&pb::Replaced { slot, generation, close }| Ended {
+            slot,
+            generation,
+            reason: Reason::of_ended(close),
+        }));
     }
 
     fn tell(&mut self, slot: u32, generation: u32, news: &News<'_>) -> bool {

@@ -6,7 +6,7 @@ use proto_wire::frame::{self, next_frame};
 use proto_wire::pb;
 
 use super::io;
-use super::sessions::{Book, Desk, Down};
+use super::sessions::{Book, Desk, Down, Ended};
 use super::slab::Slab;
 use super::wheel::Wheel;
 use crate::limits;
@@ -18,8 +18,8 @@ pub struct Table {
     pub slab: Slab,
     pub wheel: Wheel,
     pub desk: Desk,
-    /// Sessions that a newer connection of their device replaced.
-    replaced: Vec<(u32, u32)>,
+    /// Sessions that the logic tier wants closed.
+    ended: Vec<Ended>,
 }
 
 /// What a connection did that it may not, and the first bytes of what came last.
@@ -60,7 +60,7 @@ pub enum Output {
 
 impl Table {
     pub fn new(desk: Desk) -> Self {
-        Self { slab: Slab::default(), wheel: Wheel::new(0), desk, replaced: Vec::new() }
+        Self { slab: Slab::default(), wheel: Wheel::new(0), desk, ended: Vec::new() }
     }
 
     /// A connection came into a slot. Gives its generation; HELLO must come within its time.
@@ -214,10 +214,10 @@ impl Table {
 
     /// Runs a step of a link that may bring something down.
     pub fn with_link<R>(&mut self, at: usize, step: impl FnOnce(&mut Link, u64, &mut Down<'_>) -> R) -> R {
-        let Self { desk, slab, wheel, replaced } = self;
+        let Self { desk, slab, wheel, ended } = self;
         let mut link = desk.lend_link(at);
         let now_ms = desk.now_ms;
-        let result = step(&mut link, now_ms, &mut Down { desk, slab, wheel, replaced });
+        let result = step(&mut link, now_ms, &mut Down { desk, slab, wheel, ended });
         self.desk.take_back(at, link);
         result
     }
@@ -230,9 +230,9 @@ impl Table {
         self.desk.take_back(at, link);
     }
 
-    /// Sessions to be closed because a newer connection of their device is there.
-    pub fn take_replaced(&mut self) -> Vec<(u32, u32)> {
-        std::mem::take(&mut self.replaced)
+    /// Sessions to be closed because a newer connection of their device is there, or because it was logged out.
+    pub fn take_ended(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ended)
     }
 }
 

@@ -237,6 +237,15 @@ fn cases() -> Vec<(&'static str, Value)> {
                 to: String::new(),
             },
         ),
+        (
+            "close_logged_out",
+            Value::Close {
+                code: Reason::LoggedOut as u32,
+                text: "this device was logged out".to_owned(),
+                reconnect_after_ms: 0,
+                to: String::new(),
+            },
+        ),
         ("reserved_event", Value::Skipped { kind: kind::EVENT, body: Hex(vec![1, 2, 3]) }),
         ("last_type_that_may_be_skipped", Value::Skipped { kind: 0xbf, body: Hex(vec![0xaa; 200]) }),
     ]

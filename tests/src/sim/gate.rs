@@ -322,9 +322,8 @@ impl Shard {
             Some(conn) if self.link.is_up => shared.send(conn, Side::Opener, out),
             _ => self.table.desk.link(0).out = out,
         }
-        for (slot, generation) in self.table.take_replaced() {
-            let text = "a newer connection of this device took over";
-            self.end(slot, generation, Reason::Replaced, text, shared);
+        for ended in self.table.take_ended() {
+            self.end(ended.slot, ended.generation, ended.reason, ended.text(), shared);
         }
     }
 

@@ -6,6 +6,8 @@ use proto_wire::status::{Code, Status};
 use super::World;
 use crate::logic::{Answer, Verb};
 
+const LOGGED_OUT: u32 = proto_wire::close::Reason::LoggedOut as u32;
+
 impl World {
     fn me(&mut self, user: u64) -> pb::Me {
         let changes = self.log(user, 0);
@@ -14,6 +16,18 @@ impl World {
             _ => None,
         });
         mine.last().unwrap_or_default()
+    }
+
+    /// Sessions that gateways were told to close.
+    fn ends(&self) -> Vec<pb::Replaced> {
+        self.notifies.iter().flat_map(|(_, notify)| notify.replaced.clone()).collect()
+    }
+
+    /// Timers run, and nothing becomes of what the store was given.
+    fn pass_without_the_store(&mut self, ms: u64) {
+        self.at.now_ms += ms;
+        self.core.handle_timeout(self.at);
+        self.turn();
     }
 
     fn log_in(&mut self, user: u64, device: u64) -> Result<(), Status> {
@@ -96,7 +110,6 @@ fn a_device_that_was_logged_out_is_told_nothing() {
         let reply = world.report(7, vec![session(10, 1)], vec![]);
         assert!(reply.replaced.is_empty() && reply.behind.len() == 1);
         world.upload(1, 1, 1, Verb::LogOut { device: 2 }).expect("logged out");
-        assert!(world.notifies.iter().any(|(_, notify)| notify.replaced.len() == 1));
         world.told(&[]);
         // The gateway did not hear of it.
         world.send(3, 1, [2; 10], "not for you");
@@ -107,7 +120,7 @@ fn a_device_that_was_logged_out_is_told_nothing() {
             world.run();
         }
         let reply = world.report(7, vec![session(11, 2)], vec![]);
-        assert_eq!(reply.replaced, [pb::Replaced { slot: 11, generation: 1 }]);
+        assert_eq!(reply.replaced, [pb::Replaced { slot: 11, generation: 1, close: LOGGED_OUT }]);
         assert!(reply.behind.is_empty());
         world.notifies.clear();
         world.send(3, 1, [3; 10], "nor this");
@@ -117,6 +130,50 @@ fn a_device_that_was_logged_out_is_told_nothing() {
         world.log_in(1, 2).expect("logged in");
         let reply = world.report(7, vec![session(12, 3)], vec![]);
         assert!(reply.replaced.is_empty() && reply.behind.len() == 1);
+    }
+}
+
+/// Device 1 logs itself out, or device 2.
+#[test]
+fn a_device_is_cut_off_after_the_commit_and_the_answer_to_who_logged_it_out() {
+    for out in [1, 2] {
+        for fails in [false, true] {
+            let mut world = World::new(1, 1 << 20);
+            let session = |device: u64| pb::Online {
+                user: 1,
+                device,
+                slot: 10 + device as u32,
+                generation: 1,
+                counter: 1,
+                log_epoch: 1,
+                ..Default::default()
+            };
+            for device in [1, 2] {
+                world.log_in(1, device).expect("logged in");
+            }
+            world.report(7, vec![session(1), session(2)], vec![]);
+            world.pass(1_000);
+            world.notifies.clear();
+            world.at.unix_ms += 1;
+            let token = world.start_upload(1, 1, 1, Verb::LogOut { device: out });
+            world.turn();
+            world.pass_without_the_store(1_000);
+            assert!(!world.answers.contains_key(&token) && world.ends().is_empty(), "it is not on disk");
+            if fails {
+                world.store.fail(0);
+                world.run();
+                assert_eq!(world.error(token).code, Code::Unavailable);
+                world.pass(1_000);
+                assert!(world.ends().is_empty(), "it goes on");
+                continue;
+            }
+            world.run();
+            world.sent(token);
+            assert!(world.ends().is_empty(), "the answer goes first");
+            world.pass(1_000);
+            let end = pb::Replaced { slot: 10 + out as u32, generation: 1, close: LOGGED_OUT };
+            assert_eq!(world.ends(), [end]);
+        }
     }
 }
 

@@ -87,7 +87,7 @@ fn of_racing_connects_the_highest_counter_wins_and_the_other_is_closed() {
     let mut world = World::new(1, 1 << 20);
     world.report(GATEWAY, vec![online(7, 5, 2, 0)], vec![]);
     let reply = world.report(0xbb, vec![online(7, 9, 1, 0)], vec![]);
-    assert_eq!(reply.replaced, [pb::Replaced { slot: 9, generation: 1 }]);
+    assert_eq!(reply.replaced, [pb::Replaced { slot: 9, generation: 1, close: 0 }]);
     world.message(7, 1);
     assert_eq!(world.told(&[]), [(GATEWAY, 5)]);
 }
@@ -102,7 +102,7 @@ fn an_older_connection_that_was_heard_of_first_is_closed_wherever_it_is() {
     assert!(reply.replaced.is_empty());
     let (_, request) = world.notifies.pop().expect("the older gateway is told");
     assert_eq!((request.gateway, request.shard), (GATEWAY, 2));
-    assert_eq!(request.replaced, [pb::Replaced { slot: 5, generation: 1 }]);
+    assert_eq!(request.replaced, [pb::Replaced { slot: 5, generation: 1, close: 0 }]);
     world.message(7, 1);
     assert_eq!(world.told(&[]), [(0xbb, 9)]);
 }
