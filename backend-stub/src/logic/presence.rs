@@ -271,6 +271,13 @@ impl Core {
         }
     }
 
+    /// The same at once, when it shows later that a device with a route is logged out.
+    pub(super) fn cut_off(&mut self, place: Place, device: u64) {
+        if let Some((shard, session)) = self.take_route(place, device) {
+            self.tell_replaced(shard, session);
+        }
+    }
+
     /// Takes the route of a device that was logged out, wherever it is: nothing is told to it any more.
     fn take_route(&mut self, place: Place, device: u64) -> Option<((u16, u16), pb::Replaced)> {
         let device = self.users.device(place, device).filter(|device| device.is_online())?;
