@@ -118,7 +118,7 @@ fn a_misspelt_key_of_a_configuration_is_told_with_its_line() {
 /// A kernel, or a container's filter, that refuses io_uring_setup: strace answers in its place.
 #[test]
 fn strace_without_io_uring_the_gateway_says_why_and_what_mends_it() {
-    let mut system = System::start("no-io-uring").expect("a system");
+    let system = System::start("no-io-uring").expect("a system");
     let gateway = tests::binary("moorgate").expect("built");
     let switch = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     for errno in ["EPERM", "ENOSYS"] {

@@ -29,6 +29,8 @@ pub struct CoreConfig {
     pub partitions: u16,
     /// Rises when the store was restored and may have lost a tail.
     pub log_epoch: u32,
+    /// What the store gave at its opening: every batch carries it, and a store that somebody claimed since refuses them.
+    pub owner_epoch: u64,
     /// Rows and bodies kept in memory.
     pub hot_bytes: usize,
     /// Newest rows of a log that stay as written, whatever their age.
@@ -48,6 +50,7 @@ impl CoreConfig {
             seed,
             partitions,
             log_epoch: 1,
+            owner_epoch: 0,
             hot_bytes: 32 * 1024 * 1024,
             horizon_rows: limits::HORIZON_ROWS,
             horizon_age_ms: limits::HORIZON_AGE_MS,

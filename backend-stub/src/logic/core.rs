@@ -24,7 +24,7 @@ use super::states::States;
 use super::sync::Pull;
 use super::uploads::{CheckedUpload, Uploads};
 use super::users::{Place, Users};
-use crate::storage::{Batch, Completion, Query, Read, ReadError, Rows, partition_of};
+use crate::storage::{Batch, Completion, Fenced, Query, Read, ReadError, Rows, partition_of};
 
 /// The domain of one process: logs, uploads, outbox, groups, presence. Single-threaded, without I/O and
 /// without a clock; `poll_action` says what to do.
@@ -54,6 +54,8 @@ pub struct Core {
     pub(super) waiting: AHashMap<Place, VecDeque<super::append::Waiting>>,
     /// The disk has no room but for what must be written.
     is_full: bool,
+    /// Somebody else owns the store now: nothing is written or acknowledged any more.
+    fenced: Option<Fenced>,
     /// Names being created in the key-value area.
     pub(super) kv_creating: ahash::AHashSet<KvKey>,
     /// A value being encoded.
@@ -155,6 +157,7 @@ impl Core {
             to_load: Vec::new(),
             waiting: AHashMap::new(),
             is_full: false,
+            fenced: None,
             kv_creating: Default::default(),
             scratch: Vec::new(),
             config,
@@ -173,6 +176,11 @@ impl Core {
         &self.counters
     }
 
+    /// Why this core is the owner no more; it has stopped then, and so should its process.
+    pub fn fenced(&self) -> Option<Fenced> {
+        self.fenced
+    }
+
     /// What to do next; `None`: nothing more in this turn.
     pub fn poll_action(&mut self, at: At) -> Option<Action> {
         if self.actions.is_empty() {
@@ -189,6 +197,7 @@ impl Core {
         match completion {
             Completion::Committed { token } => self.handle_committed(at, token),
             Completion::Failed { token, reason } => self.handle_failed(at, token, &reason),
+            Completion::Fenced { token, by } => self.handle_fenced(token, by),
             Completion::Read { token, answer } => self.handle_read(at, token, answer),
         }
     }
@@ -264,6 +273,32 @@ impl Core {
         }
     }
 
+    /// Nothing of this owner's lands any more. Duties are not tried again: they are on disk, and the new owner's.
+    fn handle_fenced(&mut self, token: u64, by: Fenced) {
+        if self.fenced.replace(by).is_none() {
+            let text = format!("{by}: nothing is written or acknowledged here any more; stop this process");
+            self.actions.push_back(Action::Log(text));
+        }
+        let Some(index) = self.partition_in_flight(token) else { return };
+        let refused: Vec<_> = self.partitions[index].in_flight.drain(..).collect();
+        self.counters.failed_batches += refused.len() as u64;
+        self.give_up(refused.into_iter().flat_map(|(_, effects)| effects).collect());
+    }
+
+    /// What gathers has no owner to be written by.
+    fn give_up_open(&mut self) {
+        for index in 0..self.partitions.len() {
+            self.partitions[index].open = Batch::default();
+            let effects = mem::take(&mut self.partitions[index].open_effects);
+            self.give_up(effects);
+        }
+    }
+
+    fn give_up(&mut self, effects: Vec<Effect>) {
+        let mut again = Vec::new();
+        effects.into_iter().for_each(|effect| self.undo_effect(effect, &mut again));
+    }
+
     fn undo_effect(&mut self, effect: Effect, again: &mut Vec<Effect>) {
         let not_applied = || Status::new(Code::Unavailable, "the store could not write; nothing was applied");
         match effect {
@@ -326,7 +361,9 @@ impl Core {
     /// Refuses a call that would write when too much waits already, or when the disk has no room.
     pub(super) fn admit(&mut self, token: u64, section: u16) -> bool {
         let partition = &self.partitions[usize::from(self.partition(section))];
-        let refusal = if !self.recovery.is_done() {
+        let refusal = if self.fenced.is_some() {
+            Status::new(Code::Unavailable, "another backend owns the store now")
+        } else if !self.recovery.is_done() {
             Status::new(Code::Unavailable, "the backend is starting")
         } else if self.is_full {
             Status::new(
@@ -381,6 +418,9 @@ impl Core {
     }
 
     fn flush_batches(&mut self) {
+        if self.fenced.is_some() {
+            return self.give_up_open();
+        }
         for index in 0..self.partitions.len() {
             let token = self.next_token + 1;
             let partition = &mut self.partitions[index];
@@ -392,6 +432,7 @@ impl Core {
             self.next_token = token;
             let mut batch = mem::take(&mut partition.open);
             batch.token = token;
+            batch.owner_epoch = self.config.owner_epoch;
             partition.in_flight.push_back((token, mem::take(&mut partition.open_effects)));
             self.actions.push_back(Action::Submit { partition: index as u16, batch });
         }

@@ -264,6 +264,7 @@ impl Disk {
             _ => return batch,
         };
         let mut rest = Batch::new(batch.token);
+        rest.owner_epoch = batch.owner_epoch;
         for (key, value) in batch.iter().filter(|(key, _)| kind_of(key) != left_out) {
             match value {
                 Some(value) => rest.put(key, value),

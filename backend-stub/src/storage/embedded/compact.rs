@@ -7,7 +7,7 @@ use super::{OpenError, Options, open_engine};
 /// back. The store must be there. `each` hears of each partition that begins.
 /// The lines are those of `Opened::cut`.
 pub fn compact(options: &Options, mut each: impl FnMut(u16, u16)) -> Result<Vec<String>, OpenError> {
-    let made = Version { partitions: options.partitions, log_epoch: options.log_epoch };
+    let made = Version { partitions: options.partitions, log_epoch: options.log_epoch, owner_epoch: 0 };
     let directory = Directory::open(&options.dir, made)?;
     directory.name_partitions()?;
     let mut cut = Vec::new();

@@ -8,6 +8,7 @@
 mod compact;
 mod directory;
 mod journal;
+mod owner;
 mod reader;
 mod room;
 mod said;
@@ -24,6 +25,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 pub use self::compact::compact;
 use self::directory::{Directory, Version};
+use self::owner::Owner;
 use self::room::Room;
 use super::{Batch, ChangeLog, Completion, Full, Read, Wake, limits};
 
@@ -64,6 +66,8 @@ pub struct Opened {
     pub partitions: u16,
     /// Rises when a store was restored: cursors of before name another log.
     pub log_epoch: u32,
+    /// Of this opening, above that of every one before: what batches must carry.
+    pub owner_epoch: u64,
     /// A line for each journal whose torn tail was cut: what was being written when the process or the
     /// machine died. Nothing in it had been acknowledged.
     pub cut: Vec<String>,
@@ -134,12 +138,13 @@ impl Embedded {
     /// twice a partition, for its writer and its reader.
     pub fn open(options: &Options, mut wake: impl FnMut(u16) -> Wake) -> Result<(Self, Opened), OpenError> {
         said::listen();
-        let made = Version { partitions: options.partitions, log_epoch: options.log_epoch };
+        let made = Version { partitions: options.partitions, log_epoch: options.log_epoch, owner_epoch: 0 };
         let directory = Directory::open(&options.dir, made)?;
         let mut opened = Opened {
             created: directory.created,
             partitions: directory.partitions,
             log_epoch: directory.log_epoch,
+            owner_epoch: directory.owner_epoch,
             cut: Vec::new(),
             written_unix_ms: directory.written_unix_ms(),
         };
@@ -161,7 +166,9 @@ impl Embedded {
         for index in 0..directory.partitions {
             let path = directory.partition(index);
             let (database, keyspace) = open_engine(&path, options, directory.partitions, &mut opened.cut)?;
-            let partition = Partition::start(index, database, keyspace, &done, wake(index), wake(index));
+            let owner = Owner::of(&directory);
+            let partition =
+                Partition::start(index, database, keyspace, owner, &done, wake(index), wake(index));
             partitions.push(partition.map_err(|cause| OpenError::Io { dir: options.dir.clone(), cause })?);
         }
         let room = Room::watch(options.dir.clone(), options.reserve_bytes)
@@ -203,6 +210,7 @@ impl Partition {
         index: u16,
         database: Database,
         keyspace: Keyspace,
+        owner: Owner,
         done: &Arc<Done>,
         writer_wake: Wake,
         reader_wake: Wake,
@@ -215,8 +223,14 @@ impl Partition {
             done: done.clone(),
             wake: reader_wake,
         };
-        let writer =
-            writer::Writer { database, keyspace, batches: batches_in, done: done.clone(), wake: writer_wake };
+        let writer = writer::Writer {
+            database,
+            keyspace,
+            owner,
+            batches: batches_in,
+            done: done.clone(),
+            wake: writer_wake,
+        };
         let threads = vec![
             thread::Builder::new().name(format!("store-write-{index}")).spawn(move || writer.run())?,
             thread::Builder::new().name(format!("store-read-{index}")).spawn(move || reader.run())?,
