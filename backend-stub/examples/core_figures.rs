@@ -93,13 +93,17 @@ impl Bench {
                 let _ = wake.send(());
             })
         });
-        let (store, _) = opened.unwrap_or_else(|error| {
+        let (store, opened) = opened.unwrap_or_else(|error| {
             eprintln!("{error}");
             process::exit(1);
         });
         let unix_start_ms =
             SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_millis() as u64;
-        let core = Core::new(CoreConfig::new(1, unix_start_ms, store.partitions()));
+        let config = CoreConfig {
+            owner_epoch: opened.owner_epoch,
+            ..CoreConfig::new(1, unix_start_ms, store.partitions())
+        };
+        let core = Core::new(config);
         let mut bench = Self {
             core,
             store,

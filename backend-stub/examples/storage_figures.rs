@@ -36,7 +36,8 @@ fn main() {
     }
 }
 
-fn open(dir: &Path) -> (Embedded, Receiver<()>) {
+/// The store, its owner_epoch, and what wakes.
+fn open(dir: &Path) -> (Embedded, u64, Receiver<()>) {
     let (wake, woken) = channel();
     let mut options = Options::new(dir);
     if let Ok(mib) = env::var("MEMTABLE_MIB") {
@@ -52,7 +53,7 @@ fn open(dir: &Path) -> (Embedded, Receiver<()>) {
     match opened {
         Ok((store, opened)) => {
             opened.cut.iter().for_each(|line| println!("{line}"));
-            (store, woken)
+            (store, opened.owner_epoch, woken)
         }
         Err(error) => {
             eprintln!("{error}");
@@ -61,14 +62,15 @@ fn open(dir: &Path) -> (Embedded, Receiver<()>) {
     }
 }
 
-fn batch(token: u64) -> Batch {
+fn batch(token: u64, owner_epoch: u64) -> Batch {
     let mut batch = Batch::new(token);
+    batch.owner_epoch = owner_epoch;
     put(&mut batch, token, 120);
     batch
 }
 
 fn appends(dir: &Path, seconds: u64) {
-    let (mut store, woken) = open(dir);
+    let (mut store, owner_epoch, woken) = open(dir);
     let mut token = 0;
     let mut done = Vec::new();
     for in_flight in [1usize, 16, 256] {
@@ -77,7 +79,7 @@ fn appends(dir: &Path, seconds: u64) {
         while start.elapsed() < Duration::from_secs(seconds) || waiting > 0 {
             while waiting < in_flight && start.elapsed() < Duration::from_secs(seconds) {
                 token += 1;
-                if store.submit(0, batch(token)).is_err() {
+                if store.submit(0, batch(token, owner_epoch)).is_err() {
                     break;
                 }
                 waiting += 1;
@@ -106,7 +108,7 @@ fn paced(dir: &Path, rate: u64, seconds: u64) {
     const IN_FLIGHT_MAX: usize = 200;
     /// A commit that took longer is told with its time.
     const LONG_MS: f64 = 20.0;
-    let (mut store, woken) = open(dir);
+    let (mut store, owner_epoch, woken) = open(dir);
     let start = Instant::now();
     let now_ms = || start.elapsed().as_secs_f64() * 1000.0;
     let (mut done, mut in_flight, mut next) = (Vec::new(), VecDeque::new(), 0u64);
@@ -115,6 +117,7 @@ fn paced(dir: &Path, rate: u64, seconds: u64) {
         let due = ((now_ms() / 1000.0 * rate as f64) as u64).min(all);
         if next < due && in_flight.len() < IN_FLIGHT_MAX {
             let mut batch = Batch::new(next);
+            batch.owner_epoch = owner_epoch;
             let due_ms = next as f64 * 1000.0 / rate as f64;
             (next..due).for_each(|token| put(&mut batch, token, 400));
             store.submit(0, batch).expect("the bound of the store is higher");
@@ -159,13 +162,13 @@ fn put(batch: &mut Batch, token: u64, bytes: usize) {
 }
 
 fn fill(dir: &Path, count: u64) {
-    let (mut store, woken) = open(dir);
+    let (mut store, owner_epoch, woken) = open(dir);
     let mut done = Vec::new();
     let (mut sent, mut acknowledged) = (0, 0);
     while acknowledged < count {
         while sent < count && sent - acknowledged < 250 {
             sent += 1;
-            store.submit(0, batch(sent)).expect("250 are below the bound");
+            store.submit(0, batch(sent, owner_epoch)).expect("250 are below the bound");
         }
         store.poll(&mut done);
         if done.is_empty() {
@@ -178,10 +181,11 @@ fn fill(dir: &Path, count: u64) {
 
 fn start(dir: &Path) {
     let start = Instant::now();
-    let (mut store, woken) = open(dir);
+    let (mut store, owner_epoch, woken) = open(dir);
     let opened = start.elapsed();
     let at = At { now_ms: 0, unix_ms: 0 };
-    let mut core = Core::new(CoreConfig::new(1, 1, store.partitions()));
+    let config = CoreConfig::new(1, 1, store.partitions());
+    let mut core = Core::new(CoreConfig { owner_epoch, ..config });
     let mut done = Vec::new();
     while !core.is_ready() {
         while let Some(action) = core.poll_action(at) {

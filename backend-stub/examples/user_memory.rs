@@ -25,11 +25,12 @@ fn main() {
             let _ = wake.send(());
         })
     });
-    let (mut store, _) = opened.unwrap_or_else(|error| {
+    let (mut store, opened) = opened.unwrap_or_else(|error| {
         eprintln!("{error}");
         process::exit(1);
     });
-    let mut core = Core::new(CoreConfig::new(1, 1, store.partitions()));
+    let config = CoreConfig::new(1, 1, store.partitions());
+    let mut core = Core::new(CoreConfig { owner_epoch: opened.owner_epoch, ..config });
     let mut at = At { now_ms: 0, unix_ms: 1 };
     let mut answered = 0;
     let mut turn = |core: &mut Core, at: At, wanted: u64, ready: bool| {

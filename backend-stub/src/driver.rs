@@ -4,11 +4,11 @@
 use std::cell::RefCell;
 use std::collections::hash_map::Entry;
 use std::future::{Future, poll_fn};
-use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{self, Context, Poll};
+use std::{mem, process};
 
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use crate::logic::{Answer, At, Core};
 use crate::rpc::{Connection, Quiet};
 use crate::rt::{Signal, Waker};
 use crate::stats::Stats;
-use crate::storage::{ChangeLog, Completion};
+use crate::storage::{ChangeLog, Completion, Fenced};
 use crate::turn::{self, Outward};
 
 /// Shards of gateways that news go to. One connection each is the rule, and those have a lower bound.
@@ -210,6 +210,9 @@ impl Driver {
         let Some(store) = store else { return false };
         let mut outlets = Outlets { driver: self, waiting, notify_body, at };
         turn::take(core, &mut **store, completions, at, &mut outlets);
+        if let Some(by) = core.fenced() {
+            stop(&by);
+        }
         if !completions.is_empty() {
             self.turn.raise();
         }
@@ -231,6 +234,15 @@ impl Driver {
             tracing::warn!(lines_kept_back = dropped, "{line}");
         }
     }
+}
+
+/// Whoever is still connected here would hear of nothing new: the process ends, and gateways find the owner.
+fn stop(by: &Fenced) -> ! {
+    eprintln!(
+        "moorgate: {by}; stopping, so that nothing is acknowledged that is not on disk. \
+         Two backends must not share a data directory: start this one with one of its own"
+    );
+    process::exit(1)
 }
 
 /// Where a turn's words go.

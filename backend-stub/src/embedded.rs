@@ -123,6 +123,7 @@ pub fn start(config: BackendConfig) -> Result<Embedded, StartError> {
         hot_bytes: config.hot_bytes,
         max_users: config.max_users,
         log_epoch: opened.log_epoch,
+        owner_epoch: opened.owner_epoch,
         horizon_rows: config.retention.rows,
         horizon_age_ms: config.retention.age_ms(),
         keep_ms: config.retention.keep_ms(),

@@ -11,6 +11,10 @@ pub mod embedded;
 pub mod keys;
 pub mod logic;
 pub mod offline;
+#[cfg(feature = "planted")]
+pub mod plant;
+#[cfg(not(feature = "planted"))]
+mod plant;
 pub mod rpc;
 pub mod rt;
 pub mod stats;

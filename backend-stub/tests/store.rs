@@ -39,12 +39,14 @@ struct Store {
     store: Embedded,
     woken: Receiver<()>,
     done: Vec<Completion>,
+    owner_epoch: u64,
 }
 
 impl Store {
     fn open(dir: &Path, partitions: u16) -> Result<(Self, Opened), OpenError> {
         let (wake, woken) = channel();
-        let options = Options { partitions, ..Options::new(dir) };
+        // Small memtables: some rows are in tables, some in the journal.
+        let options = Options { partitions, memtable_bytes: 64 << 10, ..Options::new(dir) };
         let (store, opened) = Embedded::open(&options, |_| {
             let wake = wake.clone();
             Box::new(move || {
@@ -52,7 +54,7 @@ impl Store {
                 let _ = wake.send(());
             })
         })?;
-        Ok((Self { store, woken, done: Vec::new() }, opened))
+        Ok((Self { store, woken, done: Vec::new(), owner_epoch: opened.owner_epoch }, opened))
     }
 
     fn next(&mut self) -> Completion {
@@ -67,9 +69,14 @@ impl Store {
         }
     }
 
+    fn submit(&mut self, partition: u16, mut batch: Batch) {
+        batch.owner_epoch = self.owner_epoch;
+        self.store.submit(partition, batch).expect("few wait");
+    }
+
     fn commit(&mut self, partition: u16, batch: Batch) {
         let wanted = batch.token;
-        self.store.submit(partition, batch).expect("nothing waits");
+        self.submit(partition, batch);
         assert!(matches!(self.next(), Completion::Committed { token } if token == wanted));
     }
 
@@ -98,12 +105,12 @@ fn child_that_merges() {
     let Ok(dir) = env::var(MERGING_CHILD) else { return };
     let options = Options { memtable_bytes: 64 << 10, ..Options::new(dir) };
     let (wake, woken) = channel();
-    let (store, _) = Embedded::open(&options, |_| {
+    let (store, opened) = Embedded::open(&options, |_| {
         let wake = wake.clone();
         Box::new(move || wake.send(()).unwrap_or_default())
     })
     .expect("tables are read when they are needed");
-    let mut store = Store { store, woken, done: Vec::new() };
+    let mut store = Store { store, woken, done: Vec::new(), owner_epoch: opened.owner_epoch };
     // 4 MB: dozens of tables, and merges of them.
     for token in 0..4_000 {
         let mut batch = Batch::new(token);
@@ -153,6 +160,71 @@ fn batch(token: u64) -> Batch {
     batch
 }
 
+fn journal_bytes(dir: &Path) -> u64 {
+    fs::metadata(journal(dir)).expect("the engine has a journal").len()
+}
+
+#[test]
+fn what_is_in_tables_leaves_the_journal_at_the_next_opening_and_nothing_is_lost() {
+    let dir = Dir::new("trim");
+    let mut rows = 0;
+    for round in 1..5u64 {
+        let (mut store, _) = Store::open(&dir.0, 1).expect("a directory of its own");
+        if round > 1 {
+            let bytes = journal_bytes(&dir.0);
+            assert!(bytes < 512 << 10, "{bytes} bytes are read again, and five memtables hold 320 KiB");
+        }
+        assert_eq!(store.numbers(0).len() as u64, rows);
+        // 1.5 MB, of which the tables get nearly all.
+        for token in rows / 2..rows / 2 + 8_000 {
+            store.submit(0, batch(token));
+            if token >= rows / 2 + 64 {
+                assert!(matches!(store.next(), Completion::Committed { .. }));
+            }
+        }
+        rows += 16_000;
+        drop(store);
+        assert!(journal_bytes(&dir.0) > 1 << 20, "round {round}");
+    }
+    assert_eq!(Store::open(&dir.0, 1).expect("it is whole").0.numbers(0).len() as u64, rows);
+}
+
+/// A reserve larger than the disk stands for a disk that is nearly full.
+#[test]
+fn a_merge_without_room_waits_and_reading_goes_on_and_closing_too() {
+    let dir = Dir::new("no-room");
+    let (wake, woken) = channel();
+    let options = Options { memtable_bytes: 64 << 10, reserve_bytes: u64::MAX, ..Options::new(&dir.0) };
+    let (store, opened) = Embedded::open(&options, |_| {
+        let wake = wake.clone();
+        Box::new(move || wake.send(()).unwrap_or_default())
+    })
+    .expect("a new directory");
+    let mut store = Store { store, woken, done: Vec::new(), owner_epoch: opened.owner_epoch };
+    assert!(store.store.is_full());
+    // Each table meets those before: they have to be merged.
+    let mut token = 0;
+    while store.store.merges_waiting() == 0 {
+        let mut batch = Batch::new(token);
+        batch.put(&(token * 7919 % 4_000).to_be_bytes(), &[7; 1_000]);
+        store.commit(0, batch);
+        token += 1;
+        assert!(token < 4_000, "no merge waited");
+    }
+    let there = store.numbers(0).len() as u64;
+    assert_eq!(there, token, "reads go on");
+    // Commits go on until memtables are full, and what waits then is committed at the end.
+    for token in token..token + 200 {
+        let mut batch = Batch::new(token);
+        batch.owner_epoch = store.owner_epoch;
+        batch.put(&(token * 7919 % 4_000).to_be_bytes(), &[7; 1_000]);
+        store.store.submit(0, batch).expect("200 are below the bound");
+    }
+    drop(store);
+    let (mut store, _) = Store::open(&dir.0, 1).expect("it is whole");
+    assert_eq!(store.numbers(0).len() as u64, token + 200);
+}
+
 /// Not a test of its own: the process that `killed_at_any_moment` kills.
 #[test]
 fn child_that_appends() {
@@ -161,7 +233,7 @@ fn child_that_appends() {
     let first = store.numbers(0).last().map_or(0, |last| last / 2 + 1);
     let mut out = std::io::stdout();
     for token in first.. {
-        store.store.submit(0, batch(token)).expect("16 are below the bound");
+        store.submit(0, batch(token));
         if token >= first + 16 {
             let Completion::Committed { token } = store.next() else { panic!("only batches were submitted") };
             writeln!(out, "acknowledged {token}").expect("the parent reads");
@@ -221,6 +293,62 @@ fn a_second_process_is_refused_while_the_first_runs() {
     let (_, opened) = Store::open(&dir.0, 7).expect("the first is gone");
     assert!(!opened.created && opened.cut.is_empty() && opened.written_unix_ms > 0, "{opened:?}");
     assert_eq!(opened.partitions, 2, "partitions are fixed when it is made");
+}
+
+#[test]
+fn each_opening_raises_the_owner_epoch_and_a_batch_of_an_older_one_is_refused() {
+    let dir = Dir::new("owner");
+    for owner_epoch in 1..4 {
+        let (mut store, opened) = Store::open(&dir.0, 1).expect("nobody has it");
+        assert_eq!(opened.owner_epoch, owner_epoch);
+        store.commit(0, batch(owner_epoch));
+        let mut older = batch(100);
+        older.owner_epoch = owner_epoch - 1;
+        // Between two of the owner's, so that they may come in one group.
+        store.submit(0, batch(10 + owner_epoch));
+        store.store.submit(0, older).expect("few wait");
+        store.submit(0, batch(20 + owner_epoch));
+        let (first, refused, last) = (store.next(), store.next(), store.next());
+        assert!(
+            matches!(first, Completion::Committed { .. }) && matches!(last, Completion::Committed { .. })
+        );
+        let Completion::Fenced { token: 100, by } = refused else { panic!("{refused:?}") };
+        assert_eq!((by.owner_epoch, by.claimed), (owner_epoch - 1, owner_epoch));
+        assert_eq!(store.numbers(0).len() as u64, 6 * owner_epoch, "and it is not there");
+    }
+    let version = fs::read_to_string(dir.0.join("VERSION")).expect("it is there");
+    assert_eq!(version, "moorgate-store 1\npartitions 1\nlog_epoch 1\nowner_epoch 3\n");
+}
+
+/// As a process does that the lock did not keep out.
+#[test]
+fn who_had_the_store_before_another_claimed_it_commits_nothing_more() {
+    let dir = Dir::new("claimed");
+    let (mut store, _) = Store::open(&dir.0, 1).expect("a new directory");
+    store.commit(0, batch(0));
+    let claim = dir.0.join("VERSION.new");
+    fs::write(&claim, "moorgate-store 1\npartitions 1\nlog_epoch 1\nowner_epoch 7\n").unwrap();
+    fs::rename(claim, dir.0.join("VERSION")).unwrap();
+    store.submit(0, batch(1));
+    let ended = store.next();
+    let Completion::Fenced { token: 1, by } = ended else { panic!("{ended:?}") };
+    assert!(by.to_string().contains("another process claimed the store with owner_epoch 7"), "{by}");
+    assert_eq!(store.numbers(0).len(), 2);
+    drop(store);
+    let (mut store, opened) = Store::open(&dir.0, 1).expect("nobody has it");
+    assert_eq!(opened.owner_epoch, 8);
+    assert_eq!(store.numbers(0).len(), 2);
+    store.commit(0, batch(1));
+}
+
+/// A store of before there were owners begins with the first.
+#[test]
+fn a_version_without_an_owner_epoch_is_taken() {
+    let dir = Dir::new("ownerless");
+    drop(Store::open(&dir.0, 1).expect("a new directory"));
+    fs::write(dir.0.join("VERSION"), "moorgate-store 1\npartitions 1\n").unwrap();
+    let (_, opened) = Store::open(&dir.0, 1).expect("it is known");
+    assert_eq!((opened.log_epoch, opened.owner_epoch), (1, 1));
 }
 
 #[test]

@@ -119,7 +119,6 @@ pub const USERS_OF_A_SECOND_DEVICE: u32 = 10;
 /// A backend keeps routes of 8 devices of a user.
 pub const DEVICES_OF_A_USER_MAX: u32 = 8;
 /// Strangers stand behind the contacts in the circle; so many to each side.
-pub const STRANGERS_FROM: u32 = 5;
 pub const STRANGERS: u32 = 3;
 /// One changing group for so many users, and the members that it begins with; nobody invites beyond the last.
 pub const USERS_OF_A_CHANGING_GROUP: u32 = 20;
@@ -131,6 +130,8 @@ pub const SET_UP_IN_FLIGHT_MAX: usize = 256;
 pub const RECENT_MAX: usize = 32;
 /// A message is taken back within this after its acknowledgement: well before the server's two minutes.
 pub const RECALL_WITHIN_US: u64 = 60_000_000;
+/// A recall that is refused later than this is late: the server's two minutes, but for the grain of clocks.
+pub const RECALL_LATE_US: u64 = 119_000_000;
 /// How many users are asked whether they can do a thing, and how often another kind is drawn when none can.
 pub const USERS_ASKED_MAX: usize = 6;
 pub const DRAWS_MAX: usize = 8;

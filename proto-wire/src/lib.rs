@@ -11,6 +11,7 @@ pub mod limits;
 pub mod names;
 pub mod pb;
 pub mod phone;
+pub mod random;
 pub mod rpc;
 pub mod services;
 pub mod status;

@@ -1,6 +1,7 @@
 //! The small values that every part shares: cursors, items, routes, sections, ids of uploads.
 
 use crate::limits;
+use crate::random::mix;
 
 /// A place in a user's log: numbers compare within their epoch, and a later epoch is later.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,11 +73,7 @@ pub const SECTIONS: u16 = 4096;
 ///
 /// Source: Vigna, `splitmix64.c` (2015), without the increment. Vectors are in `spec/vectors`.
 pub const fn section_of(id: u64) -> u16 {
-    let mut z = id;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^= z >> 31;
-    (z >> 52) as u16
+    (mix(id) >> 52) as u16
 }
 
 /// Groups and users share one space of ids; a group's has this bit, a user's never.

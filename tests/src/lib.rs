@@ -13,6 +13,7 @@ pub mod disk;
 pub mod fleet;
 pub mod history;
 pub mod limits;
+mod planted;
 mod ports;
 mod process;
 pub mod sim;

@@ -5,7 +5,7 @@ pub const POLL_EVERY_MS: u64 = 20;
 
 /// How long a process may take to be ready. A gateway is ready in well under a second; two cores that also
 /// compile, and a store that replays its journal, are the reason for the rest.
-pub const READY_WITHIN_MS: u64 = 30_000;
+pub const READY_WITHIN_MS: u64 = 120_000;
 
 /// How long a process may take to stop after SIGTERM before that is a failure.
 pub const STOP_WITHIN_MS: u64 = 30_000;

@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::limits;
+use crate::planted;
 use crate::workdir::WorkDir;
 
 /// What to start. The same launch may be started again and again: the log is appended to.
@@ -120,6 +121,7 @@ impl Launch {
         let log_from = log.metadata()?.len();
         let child = Command::new(&self.program)
             .args(&self.args)
+            .envs(planted::environment())
             .envs(self.env.iter().map(|(key, value)| (key, value)))
             .current_dir(&self.dir)
             .stdin(Stdio::null())
@@ -184,10 +186,23 @@ impl Process {
                 return Err(ProcessError::Ended { name, status, awaited, log: self.log_tail() });
             }
             if Instant::now() > until {
-                return Err(ProcessError::TooLate { name, awaited, within_ms, log: self.log_tail() });
+                let log = self.log_tail() + &self.threads();
+                return Err(ProcessError::TooLate { name, awaited, within_ms, log });
             }
             thread::sleep(Duration::from_millis(limits::POLL_EVERY_MS));
         }
+    }
+
+    /// What each of its threads does: its state, and where in the kernel it waits.
+    fn threads(&self) -> String {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id()));
+        let of = |task: PathBuf| {
+            let part = |name: &str| fs::read_to_string(task.join(name)).unwrap_or_default();
+            let status = part("status");
+            let state = status.lines().find_map(|line| line.strip_prefix("State:\t")).unwrap_or_default();
+            format!("\nthread {}: {state}, in {}", part("comm").trim(), part("wchan").trim())
+        };
+        tasks.into_iter().flatten().flatten().map(|task| of(task.path())).collect()
     }
 
     /// Waits until it ends by itself.

@@ -125,7 +125,11 @@ impl Host {
         let opening = start.elapsed();
         let unix_start_ms =
             SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_millis() as u64;
-        let core = Core::new(CoreConfig::new(GATEWAY, unix_start_ms, store.partitions()));
+        let config = CoreConfig {
+            owner_epoch: opened.owner_epoch,
+            ..CoreConfig::new(GATEWAY, unix_start_ms, store.partitions())
+        };
+        let core = Core::new(config);
         let mut host = Self {
             core,
             store: Counted { store, queries: 0, submitted: 0, committed: 0, holds: false },

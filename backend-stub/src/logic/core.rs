@@ -9,6 +9,7 @@ use proto_wire::pb;
 use proto_wire::status::{Code, Status};
 
 use super::api::{Action, Answer, At, CoreConfig, Counters, KvKey};
+use super::aside::Aside;
 use super::expiry::{Expiry, ExpiryRead};
 use super::groups::Groups;
 use super::horizon::HorizonRead;
@@ -24,7 +25,7 @@ use super::states::States;
 use super::sync::Pull;
 use super::uploads::{CheckedUpload, Uploads};
 use super::users::{Place, Users};
-use crate::storage::{Batch, Completion, Query, Read, ReadError, Rows, partition_of};
+use crate::storage::{Batch, Completion, Fenced, Query, Read, ReadError, Rows, partition_of};
 
 /// The domain of one process: logs, uploads, outbox, groups, presence. Single-threaded, without I/O and
 /// without a clock; `poll_action` says what to do.
@@ -34,6 +35,7 @@ pub struct Core {
     pub(super) groups: Groups,
     pub(super) uploads: Uploads,
     pub(super) outbox: Outbox,
+    pub(super) aside: Aside,
     pub(super) presence: Presence,
     pub(super) lanes: Lanes,
     pub(super) recovery: Recovery,
@@ -54,6 +56,10 @@ pub struct Core {
     pub(super) waiting: AHashMap<Place, VecDeque<super::append::Waiting>>,
     /// The disk has no room but for what must be written.
     is_full: bool,
+    /// What gathers in some partition is enough for a batch.
+    is_large: bool,
+    /// Somebody else owns the store now: nothing is written or acknowledged any more.
+    fenced: Option<Fenced>,
     /// Names being created in the key-value area.
     pub(super) kv_creating: ahash::AHashSet<KvKey>,
     /// A value being encoded.
@@ -65,10 +71,33 @@ struct Partition {
     /// Gathers until the next `poll_action` finds room.
     open: Batch,
     open_effects: Vec<Effect>,
+    /// What gathered before it, and grew large; in order.
+    sealed: VecDeque<(Batch, Vec<Effect>)>,
+    sealed_bytes: usize,
     in_flight: VecDeque<(u64, Vec<Effect>)>,
     /// Reads that wait for room in the store's queue.
     reads: VecDeque<(Vec<Query>, Purpose)>,
     reads_in_flight: usize,
+}
+
+impl Partition {
+    fn next_batch(&mut self) -> Option<(Batch, Vec<Effect>)> {
+        if let Some(sealed) = self.sealed.pop_front() {
+            self.sealed_bytes -= sealed.0.bytes();
+            return Some(sealed);
+        }
+        let has_some = !self.open.is_empty() || !self.open_effects.is_empty();
+        has_some.then(|| (mem::take(&mut self.open), mem::take(&mut self.open_effects)))
+    }
+
+    /// What all would bring about that the store was not given yet; it is gone from here.
+    fn take_unsubmitted(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        while let Some((_, batch)) = self.next_batch() {
+            effects.extend(batch);
+        }
+        effects
+    }
 }
 
 /// What a commit brings about, in the order of the batch.
@@ -101,6 +130,11 @@ pub(super) enum Effect {
     },
     /// A record is on disk.
     State(Key),
+    /// What some receivers of a group or an author are to get is a duty of theirs.
+    SetAside {
+        source: u64,
+        duties: Vec<Duty>,
+    },
     /// A device of a user is logged out.
     LoggedOut {
         user: u64,
@@ -140,6 +174,7 @@ impl Core {
             groups: Groups::new(config.seed),
             uploads: Uploads::default(),
             outbox: Outbox::default(),
+            aside: Aside::default(),
             presence: Presence::default(),
             lanes: Lanes::default(),
             recovery: Recovery::default(),
@@ -155,6 +190,8 @@ impl Core {
             to_load: Vec::new(),
             waiting: AHashMap::new(),
             is_full: false,
+            is_large: false,
+            fenced: None,
             kv_creating: Default::default(),
             scratch: Vec::new(),
             config,
@@ -173,6 +210,11 @@ impl Core {
         &self.counters
     }
 
+    /// Why this core is the owner no more; it has stopped then, and so should its process.
+    pub fn fenced(&self) -> Option<Fenced> {
+        self.fenced
+    }
+
     /// What to do next; `None`: nothing more in this turn.
     pub fn poll_action(&mut self, at: At) -> Option<Action> {
         if self.actions.is_empty() {
@@ -189,6 +231,7 @@ impl Core {
         match completion {
             Completion::Committed { token } => self.handle_committed(at, token),
             Completion::Failed { token, reason } => self.handle_failed(at, token, &reason),
+            Completion::Fenced { token, by } => self.handle_fenced(token, by),
             Completion::Read { token, answer } => self.handle_read(at, token, answer),
         }
     }
@@ -197,6 +240,7 @@ impl Core {
         let Some(index) = self.partition_in_flight(token) else { return };
         let Some((_, mut effects)) = self.partitions[index].in_flight.pop_front() else { return };
         for effect in effects.drain(..) {
+            self.seal();
             self.take_effect(at, index as u16, effect);
         }
         // The buffer goes back to where the next effects gather, if that one has none yet.
@@ -221,8 +265,9 @@ impl Core {
             Effect::Begin(duty) if matches!(duty.task, Task::Moment { .. }) => self.spread(duty, false),
             Effect::Begin(duty) => self.deliver(at, duty),
             Effect::Delivered(duty) => self.duty_landed(partition, &duty),
-            Effect::BeginFanout(fanout) => self.begin_fanout(fanout),
-            Effect::FannedOut(fanout) => self.fanned_out(partition, fanout),
+            Effect::BeginFanout(fanout) => self.begin_fanout(at, fanout),
+            Effect::FannedOut(fanout) => self.fanned_out(at, fanout),
+            Effect::SetAside { source, duties } => self.aside_committed(at, source, duties),
             Effect::Kv { token } => self.answer(token, Ok(Answer::Kv(None))),
             Effect::KvCreated { token, key } => {
                 self.kv_creating.remove(&key);
@@ -246,8 +291,7 @@ impl Core {
         for (_, batch) in partition.in_flight.drain(..) {
             effects.extend(batch);
         }
-        effects.append(&mut partition.open_effects);
-        partition.open = Batch::default();
+        effects.extend(partition.take_unsubmitted());
         self.actions.push_back(Action::Log(format!("the store failed a commit: {reason}")));
         let mut again = Vec::new();
         for effect in effects {
@@ -259,9 +303,35 @@ impl Core {
                 Effect::Delivered(duty) => self.deliver(at, duty),
                 Effect::FannedOut(fanout) => self.fan_out_again(index as u16, fanout),
                 Effect::Told { author } => self.told_again(author),
+                Effect::SetAside { source, .. } => self.aside_committed(at, source, Vec::new()),
                 _ => {}
             }
         }
+    }
+
+    /// Nothing of this owner's lands any more. Duties are not tried again: they are on disk, and the new owner's.
+    fn handle_fenced(&mut self, token: u64, by: Fenced) {
+        if self.fenced.replace(by).is_none() {
+            let text = format!("{by}: nothing is written or acknowledged here any more; stop this process");
+            self.actions.push_back(Action::Log(text));
+        }
+        let Some(index) = self.partition_in_flight(token) else { return };
+        let refused: Vec<_> = self.partitions[index].in_flight.drain(..).collect();
+        self.counters.failed_batches += refused.len() as u64;
+        self.give_up(refused.into_iter().flat_map(|(_, effects)| effects).collect());
+    }
+
+    /// What gathers has no owner to be written by.
+    fn give_up_open(&mut self) {
+        for index in 0..self.partitions.len() {
+            let effects = self.partitions[index].take_unsubmitted();
+            self.give_up(effects);
+        }
+    }
+
+    fn give_up(&mut self, effects: Vec<Effect>) {
+        let mut again = Vec::new();
+        effects.into_iter().for_each(|effect| self.undo_effect(effect, &mut again));
     }
 
     fn undo_effect(&mut self, effect: Effect, again: &mut Vec<Effect>) {
@@ -275,6 +345,10 @@ impl Core {
             // The number that the group gave is void; the message gets another one.
             Effect::BeginFanout(fanout) => self.undo_fanout(&fanout),
             Effect::Delivered(_) | Effect::FannedOut(_) | Effect::Told { .. } => again.push(effect),
+            Effect::SetAside { ref duties, .. } => {
+                self.aside_void(duties);
+                again.push(effect);
+            }
             Effect::State(key) => self.state_void(&key),
             Effect::Answer { token, .. } => self.answer(token, Err(not_applied())),
             Effect::Kv { token } => self.answer(token, Err(not_applied())),
@@ -325,15 +399,21 @@ impl Core {
 
     /// Refuses a call that would write when too much waits already, or when the disk has no room.
     pub(super) fn admit(&mut self, token: u64, section: u16) -> bool {
+        self.seal();
         let partition = &self.partitions[usize::from(self.partition(section))];
-        let refusal = if !self.recovery.is_done() {
+        let is_shut = self.is_shut(section);
+        let refusal = if self.fenced.is_some() {
+            Status::new(Code::Unavailable, "another backend owns the store now")
+        } else if !self.recovery.is_done() {
             Status::new(Code::Unavailable, "the backend is starting")
+        } else if is_shut {
+            Status::new(Code::Unavailable, "what this section owes to others cannot be read")
         } else if self.is_full {
             Status::new(
                 Code::NoRoom,
                 "the server's disk is full; reading goes on, and writing once there is room",
             )
-        } else if partition.open.bytes() > limits::MAX_OPEN_BYTES
+        } else if partition.open.bytes() + partition.sealed_bytes > limits::MAX_OPEN_BYTES
             || self.counters.duties as usize > limits::MAX_DUTIES
             || partition.reads.len() > limits::MAX_READS_WAITING
         {
@@ -368,7 +448,37 @@ impl Core {
 
     pub(super) fn effect(&mut self, section: u16, effect: Effect) {
         let partition = self.partition(section);
-        self.partitions[usize::from(partition)].open_effects.push(effect);
+        let effects = &mut self.partitions[usize::from(partition)].open_effects;
+        effects.push(effect);
+        self.is_large |= effects.len() >= limits::EFFECTS_OF_A_BATCH;
+    }
+
+    /// Between two changes: what has grown large in a partition is a batch, and what follows begins another. So what one
+    /// commit brings about is little enough for a turn; the writer takes all that wait into one commit anyway.
+    fn seal(&mut self) {
+        if !mem::take(&mut self.is_large) {
+            return;
+        }
+        for partition in &mut self.partitions {
+            if partition.open_effects.len() >= limits::EFFECTS_OF_A_BATCH {
+                partition.sealed_bytes += partition.open.bytes();
+                let batch = (mem::take(&mut partition.open), mem::take(&mut partition.open_effects));
+                partition.sealed.push_back(batch);
+            }
+        }
+    }
+
+    /// How much a completion brings about, in effects. A turn takes so many.
+    pub(crate) fn work_of(&self, completion: &Completion) -> usize {
+        match completion {
+            Completion::Committed { token } => {
+                let batches = self.partitions.iter().flat_map(|partition| &partition.in_flight);
+                batches.filter(|(of, _)| of == token).map(|(_, effects)| effects.len()).sum()
+            }
+            // A read brings about what one change does.
+            Completion::Read { .. } => 4,
+            Completion::Failed { .. } | Completion::Fenced { .. } => 0,
+        }
     }
 
     pub(super) fn read(&mut self, partition: u16, queries: Vec<Query>, purpose: Purpose) {
@@ -381,19 +491,17 @@ impl Core {
     }
 
     fn flush_batches(&mut self) {
+        if self.fenced.is_some() {
+            return self.give_up_open();
+        }
         for index in 0..self.partitions.len() {
-            let token = self.next_token + 1;
-            let partition = &mut self.partitions[index];
-            if partition.in_flight.len() >= limits::MAX_BATCHES_IN_FLIGHT
-                || (partition.open.is_empty() && partition.open_effects.is_empty())
-            {
-                continue;
+            while self.partitions[index].in_flight.len() < limits::MAX_BATCHES_IN_FLIGHT {
+                let Some((mut batch, effects)) = self.partitions[index].next_batch() else { break };
+                batch.token = self.token();
+                batch.owner_epoch = self.config.owner_epoch;
+                self.partitions[index].in_flight.push_back((batch.token, effects));
+                self.actions.push_back(Action::Submit { partition: index as u16, batch });
             }
-            self.next_token = token;
-            let mut batch = mem::take(&mut partition.open);
-            batch.token = token;
-            partition.in_flight.push_back((token, mem::take(&mut partition.open_effects)));
-            self.actions.push_back(Action::Submit { partition: index as u16, batch });
         }
     }
 
@@ -410,13 +518,15 @@ impl Core {
         }
     }
 
+    /// Nothing is on its way. What waits for a log that cannot be read does so for as long as that is so.
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         self.reads.is_empty()
-            && self.waiting.is_empty()
+            && self.waiting.keys().all(|place| self.aside.is_unreadable(*place))
             && self.partitions.iter().all(|partition| {
                 partition.open.is_empty()
                     && partition.open_effects.is_empty()
+                    && partition.sealed.is_empty()
                     && partition.in_flight.is_empty()
                     && partition.reads.is_empty()
             })

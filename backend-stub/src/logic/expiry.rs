@@ -6,8 +6,8 @@ use proto_wire::names::{GROUP_BIT, SECTIONS, UploadId};
 
 use super::api::At;
 use super::core::{Core, Purpose};
-use super::plant::{Fault, planted};
 use super::{keys, limits};
+use crate::plant::{Fault, planted};
 use crate::storage::{Query, ReadError, Rows};
 
 /// Where the walk is.

@@ -3,6 +3,7 @@
 
 mod api;
 mod append;
+mod aside;
 mod checks;
 mod contacts;
 mod core;
@@ -19,7 +20,6 @@ mod moments;
 mod news;
 mod outbox;
 mod page;
-mod plant;
 mod presence;
 mod recall;
 mod recovery;

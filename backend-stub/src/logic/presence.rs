@@ -32,8 +32,7 @@ pub(super) struct Presence {
     next_step_ms: u64,
     /// Routes seen by the sweep that goes on.
     online: u64,
-    /// Users and groups that the store could not read, for the next step.
-    pub load_again: Vec<Place>,
+    /// Groups that the store could not read, for the next step.
     pub read_groups_again: Vec<u64>,
     /// Authors whose moments could not go on.
     pub spread_again: Vec<u64>,
@@ -271,6 +270,13 @@ impl Core {
         }
     }
 
+    /// The same at once, when it shows later that a device with a route is logged out.
+    pub(super) fn cut_off(&mut self, place: Place, device: u64) {
+        if let Some((shard, session)) = self.take_route(place, device) {
+            self.tell_replaced(shard, session);
+        }
+    }
+
     /// Takes the route of a device that was logged out, wherever it is: nothing is told to it any more.
     fn take_route(&mut self, place: Place, device: u64) -> Option<((u16, u16), pb::Replaced)> {
         let device = self.users.device(place, device).filter(|device| device.is_online())?;
@@ -304,11 +310,11 @@ impl Core {
         self.presence.next_step_ms = at.now_ms + limits::SWEEP_STEP_MS;
         self.counters.hot_bytes = self.hot.bytes() as u64;
         self.counters.leases_ended += self.presence.expire(at.now_ms);
-        self.to_load.append(&mut self.presence.load_again);
-        self.read_groups_again();
-        self.spread_again();
+        self.load_again(at);
+        self.read_groups_again(at);
+        self.spread_again(at);
         self.read_states_again(at);
-        self.recover_again();
+        self.recover_again(at);
         self.expire_uploads(at);
         self.sweep_step(at);
     }

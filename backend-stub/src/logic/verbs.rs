@@ -217,6 +217,8 @@ impl Core {
         match self.is_out(place, device) {
             Ok(true) => {
                 self.answer(token, Err(Status::new(Code::Denied, "this device was logged out")));
+                // It is let in while the list of devices cannot be read: its session was looked up in vain then.
+                self.cut_off(place, device);
                 false
             }
             Ok(false) => true,

@@ -32,6 +32,7 @@ pub struct Store {
 }
 
 struct Inner {
+    owner_epoch: u64,
     engine: Embedded,
     woken: Receiver<()>,
     tokens: u64,
@@ -63,7 +64,14 @@ impl Store {
         for line in opened.cut {
             tracing::warn!("{line}");
         }
-        let inner = Inner { engine, woken, tokens: 0, completions: Vec::new(), ended: HashMap::default() };
+        let inner = Inner {
+            owner_epoch: opened.owner_epoch,
+            engine,
+            woken,
+            tokens: 0,
+            completions: Vec::new(),
+            ended: HashMap::default(),
+        };
         Ok(Self { inner: inner.into(), partitions: opened.partitions, log_epoch: opened.log_epoch })
     }
 
@@ -147,6 +155,7 @@ impl Store {
         let mut inner = self.inner.borrow_mut();
         inner.tokens += 1;
         batch.token = inner.tokens;
+        batch.owner_epoch = inner.owner_epoch;
         let submitted = inner.engine.submit(partition, batch);
         submitted.map_err(|full| StoreError::Write(full.to_string()))?;
         Ok(inner.tokens)
@@ -156,6 +165,7 @@ impl Store {
     pub fn settle(&self, token: u64) -> Result<(), StoreError> {
         match self.inner.borrow_mut().wait(token) {
             Completion::Failed { reason, .. } => Err(StoreError::Write(reason)),
+            Completion::Fenced { by, .. } => Err(StoreError::Write(by.to_string())),
             _ => Ok(()),
         }
     }
@@ -188,6 +198,7 @@ impl Inner {
                 let token = match &completion {
                     Completion::Committed { token }
                     | Completion::Failed { token, .. }
+                    | Completion::Fenced { token, .. }
                     | Completion::Read { token, .. } => *token,
                 };
                 self.ended.insert(token, completion);

@@ -1,6 +1,6 @@
 //! Puts and deletes that are committed together.
 
-use super::limits;
+use super::{Fenced, limits};
 
 /// One atomic commit. Its operations lie in one buffer: length of the key (u16), length of the value
 /// (u32, all ones: a delete), key, value.
@@ -8,6 +8,8 @@ use super::limits;
 pub struct Batch {
     /// The owner's name for it; comes back with the completion.
     pub token: u64,
+    /// Which owner writes it: what the store gave at its opening. A lower one than the store's is refused.
+    pub owner_epoch: u64,
     data: Vec<u8>,
     ops: usize,
 }
@@ -17,7 +19,7 @@ const HEAD_BYTES: usize = 6;
 
 impl Batch {
     pub fn new(token: u64) -> Self {
-        Self { token, data: Vec::new(), ops: 0 }
+        Self { token, owner_epoch: 0, data: Vec::new(), ops: 0 }
     }
 
     pub fn put(&mut self, key: &[u8], value: &[u8]) {
@@ -36,6 +38,11 @@ impl Batch {
         self.data.extend_from_slice(&value_length.to_le_bytes());
         self.data.extend_from_slice(key);
         self.ops += 1;
+    }
+
+    /// Why a store that was claimed with this owner_epoch refuses it, if it does.
+    pub fn fenced_by(&self, claimed: u64) -> Option<Fenced> {
+        (self.owner_epoch < claimed).then_some(Fenced { owner_epoch: self.owner_epoch, claimed })
     }
 
     /// How many operations it has.

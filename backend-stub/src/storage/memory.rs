@@ -13,6 +13,8 @@ pub struct Memory {
     /// Everything that waits is done when the owner polls.
     eager: bool,
     is_full: bool,
+    /// What the last owner was given; 0: nobody claimed it yet.
+    owner_epoch: u64,
 }
 
 #[derive(Default)]
@@ -35,12 +37,19 @@ impl Memory {
             completions: Vec::new(),
             eager: false,
             is_full: false,
+            owner_epoch: 0,
         }
     }
 
     /// A store that does all that waits when it is polled.
     pub fn eager(partitions: u16) -> Self {
         Self { eager: true, ..Self::new(partitions) }
+    }
+
+    /// Another owner takes the store, as one that opens it does. Batches of those before are refused from now on.
+    pub fn claim(&mut self) -> u64 {
+        self.owner_epoch += 1;
+        self.owner_epoch
     }
 
     /// Batches that wait in a partition.
@@ -53,12 +62,19 @@ impl Memory {
         self.partitions[usize::from(partition)].reads.len()
     }
 
-    /// Commits the oldest batch that waits. False: none does.
+    /// Commits the oldest batch that waits, or refuses it. False: none does.
     pub fn commit(&mut self, partition: u16) -> bool {
+        let owner_epoch = self.owner_epoch;
         let part = &mut self.partitions[usize::from(partition)];
         let Some(batch) = part.waiting.pop_front() else { return false };
-        part.apply(&batch);
-        self.completions.push(Completion::Committed { token: batch.token });
+        let token = batch.token;
+        self.completions.push(match batch.fenced_by(owner_epoch) {
+            Some(by) => Completion::Fenced { token, by },
+            None => {
+                part.apply(&batch);
+                Completion::Committed { token }
+            }
+        });
         true
     }
 
@@ -66,7 +82,9 @@ impl Memory {
     pub fn commit_untold(&mut self, partition: u16) -> bool {
         let part = &mut self.partitions[usize::from(partition)];
         let Some(batch) = part.waiting.pop_front() else { return false };
-        part.apply(&batch);
+        if batch.fenced_by(self.owner_epoch).is_none() {
+            part.apply(&batch);
+        }
         true
     }
 

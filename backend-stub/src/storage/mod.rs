@@ -7,6 +7,8 @@
 //! - Completions of batches come in the order of submission within a partition.
 //! - When a batch fails for good, every batch that was submitted to its partition before the failure was
 //!   polled fails too: what is written on top of a lost row never lands.
+//! - Whoever opens the store claims it with a higher owner_epoch. A batch of a lower one is refused from then on,
+//!   and nothing of it lands.
 //! - A read sees every batch whose completion was polled before the read was asked for.
 //! - Reads never wait behind a commit.
 
@@ -93,6 +95,15 @@ impl Rows {
 #[error("the store cannot be read: {0}")]
 pub struct ReadError(pub String);
 
+/// Why a batch was refused for good: whoever wrote it is not the owner any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("owner_epoch {owner_epoch} is over, another process claimed the store with owner_epoch {claimed}")]
+pub struct Fenced {
+    pub owner_epoch: u64,
+    /// The epoch of the owner that the store has now.
+    pub claimed: u64,
+}
+
 /// What ended.
 #[derive(Debug)]
 pub enum Completion {
@@ -100,6 +111,8 @@ pub enum Completion {
     Committed { token: u64 },
     /// The batch will never be on disk.
     Failed { token: u64, reason: String },
+    /// The batch will never be on disk, nor will any other of its owner.
+    Fenced { token: u64, by: Fenced },
     /// The answers, one for each query.
     Read { token: u64, answer: Result<Vec<Rows>, ReadError> },
 }

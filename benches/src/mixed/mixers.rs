@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashMap;
 use bytes::Bytes;
 use prost::Message as _;
 use proto_wire::names::GROUP_BIT;
@@ -19,26 +19,13 @@ use rand::{Rng, SeedableRng};
 use super::draw::{Drawer, Drawn};
 use super::kinds::Kind;
 use super::model::Op;
+use super::owner::{Owner, Taken, Wrong};
 use super::shared::Shared;
 use crate::chat::is_final;
 use crate::check::Text;
 use crate::fleet::{App, Now, Phones};
 use crate::latency::Latency;
 use crate::limits;
-use crate::state::{Applied, Book, Item};
-
-/// A device: its book, and in what order things came.
-pub struct Owner {
-    pub line: u32,
-    pub user: u32,
-    pub book: Book,
-    /// Under which number the messages of others came first.
-    pub arrived: AHashMap<Item, u64>,
-    /// The highest item of each sender to this user, and the highest number of each group.
-    last_item: AHashMap<u64, u64>,
-    last_number: AHashMap<u64, u64>,
-    strangers: Vec<u32>,
-}
 
 /// What a thread counts.
 #[derive(Debug, Default)]
@@ -103,7 +90,7 @@ pub struct Mixers {
 impl Mixers {
     pub fn new(shared: &Arc<Shared>, lines: Range<u32>, seed: u64, gather_us: u64) -> Self {
         let people = &shared.people;
-        let owners = lines.clone().map(|line| Owner::new(line, shared)).collect();
+        let owners = lines.clone().map(|line| Owner::new(line, people.of_line(line).0, people)).collect();
         let mut set_up = Vec::new();
         for index in 0..shared.group_ids.len() {
             let (owner, _) = shared.first_members(index);
@@ -267,7 +254,7 @@ impl Mixers {
                 if status != Code::Ok {
                     let told = String::from_utf8_lossy(&body).into_owned();
                     let user_of = |id| shared.people.who.phone_of(id);
-                    return shared.model().refused(*kind, op, status, &told, user_of);
+                    return shared.model().refused(*kind, op, status, &told, now.us, user_of);
                 }
                 // The answers of all writes say their number in one way; a mark's and a notice's have none.
                 let number = pb::ChangeReply::decode(body).ok().and_then(|reply| reply.number);
@@ -298,9 +285,7 @@ impl Mixers {
         let shared = self.shared.clone();
         shared.last_page_us.store(now.us, Ordering::Relaxed);
         if snapshot == Some(true) {
-            let owner = self.owner(line);
-            owner.book.apply_snapshot(&pb::Page::default(), true);
-            (owner.last_item, owner.last_number) = (AHashMap::new(), AHashMap::new());
+            self.owner(line).forget();
         }
         for change in &page.changes {
             self.change(line, change, now);
@@ -311,48 +296,31 @@ impl Mixers {
     }
 
     fn change(&mut self, line: u32, change: &pb::Change, now: Now) {
-        let owner = self.owner(line);
-        let applied = owner.book.apply_change(change);
-        let trouble = owner.check_order(change);
         let is_first = line < self.shared.people.users();
-        match (applied, &change.body) {
-            (Applied::Strange, _) => {
-                self.tally.strange += 1;
-                self.complain(line, format!("a change that is none: {change:?}"));
-            }
-            // Both the writer and the moment's author may take a comment away.
-            (Applied::Again, _) if change.deleted => {}
-            // A writer's message gets its group's number after it was taken back.
-            (Applied::Older, Some(Body::Message(message))) if message.from == self.user_of(line) => {}
-            (Applied::Again | Applied::Older, _) => {
-                self.tally.duplicates += 1;
-                self.complain(line, format!("{applied:?}: {change:?}"));
-            }
-            (Applied::Shown, Some(Body::Message(message))) => self.message(line, change, message, now),
-            (Applied::Shown, Some(Body::Group(_))) if is_first => {
+        let Taken { is_shown, wrong } = self.owner(line).take(change);
+        for (wrong, told) in wrong {
+            *match wrong {
+                Wrong::Strange => &mut self.tally.strange,
+                Wrong::Duplicate => &mut self.tally.duplicates,
+                Wrong::OutOfOrder => &mut self.tally.out_of_order,
+            } += 1;
+            self.complain(line, told);
+        }
+        match &change.body {
+            Some(Body::Message(message)) if is_shown => self.message(line, message, now),
+            Some(Body::Group(_)) if is_shown && is_first => {
                 self.shared.told_groups.fetch_add(1, Ordering::Relaxed);
             }
-            (Applied::Shown, Some(Body::Peer(peer))) if is_first => self.peer(line, peer),
-            (Applied::Shown, _) => {}
-        }
-        if let Some(trouble) = trouble {
-            self.tally.out_of_order += 1;
-            self.complain(line, trouble);
+            Some(Body::Peer(peer)) if is_shown && is_first => self.peer(line, peer),
+            _ => {}
         }
     }
 
-    fn user_of(&mut self, line: u32) -> u64 {
-        self.owner(line).book.user()
-    }
-
-    fn message(&mut self, line: u32, change: &pb::Change, message: &pb::Message, now: Now) {
+    fn message(&mut self, line: u32, message: &pb::Message, now: Now) {
         let is_first = line < self.shared.people.users();
-        let owner = self.owner(line);
-        if message.from == owner.book.user() || message.recalled || !is_first {
+        if message.from == self.owner(line).book.user() || message.recalled || !is_first {
             return;
         }
-        let item = change.item.unwrap_or_default();
-        owner.arrived.entry((item.origin, item.number)).or_insert(change.number);
         if let Some(text) = Text::parse(&message.text) {
             self.shared.delivered.fetch_add(1, Ordering::Relaxed);
             self.tally.deliver.record(text.intended_us, now.us);
@@ -374,39 +342,6 @@ impl Mixers {
 
     fn note_bad(&mut self, line: u32, what: impl std::fmt::Debug) {
         self.tally.first_bad.get_or_insert_with(|| format!("device {line}: {what:?}"));
-    }
-}
-
-impl Owner {
-    pub fn new(line: u32, shared: &Shared) -> Self {
-        let (user, _) = shared.people.of_line(line);
-        Self {
-            line,
-            user,
-            book: Book::new(shared.people.who.user(user)),
-            arrived: AHashMap::new(),
-            last_item: AHashMap::new(),
-            last_number: AHashMap::new(),
-            strangers: shared.people.strangers(user),
-        }
-    }
-
-    /// A sender's messages come in the order of the sender's log, what is in a group in the group's.
-    fn check_order(&mut self, change: &pb::Change) -> Option<String> {
-        let item = change.item?;
-        let (in_group, group_number) = match change.body.as_ref()? {
-            Body::Message(message) if message.to & GROUP_BIT != 0 => (Some(message.to), message.group_number),
-            Body::Message(message) if !message.recalled && message.from != self.book.user() => (None, 0),
-            Body::Event(event) => (Some(event.group), event.group_number),
-            _ => return None,
-        };
-        let (known, number) = match in_group {
-            Some(_) if group_number == 0 => return None,
-            Some(group) => (self.last_number.entry(group).or_default(), group_number),
-            None => (self.last_item.entry(item.origin).or_default(), item.number),
-        };
-        let before = std::mem::replace(known, number.max(*known));
-        (number <= before).then(|| format!("number {number} came after {before}: {change:?}"))
     }
 }
 
@@ -471,11 +406,4 @@ impl App for Mixers {
 fn gap(mean_us: f64, random: &mut StdRng) -> f64 {
     let even: f64 = random.random();
     -mean_us * (1.0 - even).ln()
-}
-
-/// The texts of a device's messages that are there more than once.
-pub fn texts_twice(book: &Book) -> u64 {
-    let mut seen = AHashSet::new();
-    let ids = book.all_messages().filter_map(|(_, message)| Text::parse(&message.text));
-    ids.filter(|text| !seen.insert((text.run, text.id))).count() as u64
 }

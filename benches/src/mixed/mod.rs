@@ -4,14 +4,18 @@
 //! Method: as in [`crate::chat`], an open loop whose changes have their times beforehand, and nobody polls. What is done
 //! is drawn from what the phone shows. At the end, when nothing more comes, all devices of a user must show the same,
 //! and what the acknowledgements determine: see [`judge`].
+//!
+//! [`draw`], [`model`], [`owner`] and [`judge`] know no sockets: the simulator in `tests` drives and judges
+//! its phones with them too.
 
 mod conductor;
-mod draw;
-mod judge;
+pub mod draw;
+pub mod judge;
 mod kinds;
 mod mixers;
-mod model;
-mod people;
+pub mod model;
+pub mod owner;
+pub mod people;
 mod shared;
 #[cfg(test)]
 mod tests;

@@ -276,6 +276,7 @@ impl Model {
         op: &Op,
         code: Code,
         told: &str,
+        now_us: u64,
         user_of: impl Fn(u64) -> Option<u32>,
     ) {
         self.counts[kind as usize].refused += 1;
@@ -287,14 +288,14 @@ impl Model {
             Op::Unsay { comment } => self.comments[*comment as usize].back = Back::No,
             _ => {}
         }
-        if !self.may_be_refused(op, code, user_of) {
+        if !self.may_be_refused(op, code, now_us, user_of) {
             self.badly_refused += 1;
             self.complain(format!("{op:?} ({}) was refused: {}: {told}", kind.name(), code.name()));
         }
     }
 
     /// What others did meanwhile explains some refusals.
-    fn may_be_refused(&self, op: &Op, code: Code, user_of: impl Fn(u64) -> Option<u32>) -> bool {
+    fn may_be_refused(&self, op: &Op, code: Code, now_us: u64, user_of: impl Fn(u64) -> Option<u32>) -> bool {
         match op {
             Op::Send { id } => {
                 let message = &self.messages[*id as usize];
@@ -305,7 +306,15 @@ impl Model {
             Op::Relate => matches!(code, Code::NotFound | Code::Exists),
             Op::Group => matches!(code, Code::NotFound | Code::Exists | Code::Denied | Code::Invalid),
             Op::Say { .. } | Op::Unsay { .. } => code == Code::NotFound,
-            Op::Recall { .. } | Op::Mark { .. } | Op::Put { .. } => false,
+            // It waited too long for an answer; behind a horizon the message's first version may be gone. Who has
+            // left a group changes nothing in it.
+            Op::Recall { id } => {
+                let message = &self.messages[*id as usize];
+                let late = now_us > message.acknowledged_us + limits::RECALL_LATE_US;
+                let left = user_of(message.to).is_none();
+                late && matches!(code, Code::Limit | Code::NotFound) || left && code == Code::Denied
+            }
+            Op::Mark { .. } | Op::Put { .. } => false,
             Op::Publish { .. } | Op::Withdraw { .. } | Op::Typing => false,
         }
     }
@@ -364,12 +373,12 @@ mod tests {
         let send = Op::Send { id: model.new_message(0, 1).expect("room") };
         let user_of = |id: u64| Some(id as u32);
         model.sent(Kind::Message, &send);
-        model.refused(Kind::Message, &send, Code::Denied, "no", user_of);
+        model.refused(Kind::Message, &send, Code::Denied, "no", 0, user_of);
         assert_eq!((model.badly_refused, model.complaints.len()), (1, 1));
         let block = Op::Put { user: 1, slot: Slot::Blocked(0), value: "1".to_owned() };
         model.sent(Kind::Block, &block);
         model.sent(Kind::Message, &send);
-        model.refused(Kind::Message, &send, Code::Denied, "no", user_of);
+        model.refused(Kind::Message, &send, Code::Denied, "no", 0, user_of);
         assert_eq!((model.badly_refused, model.outstanding), (1, 1));
         assert!(!model.is_untouched(0, 1));
     }

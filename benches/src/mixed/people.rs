@@ -48,10 +48,14 @@ impl People {
 
     /// Users beside the contacts in the circle: their relations to this one come and go.
     pub fn strangers(&self, user: u32) -> Vec<u32> {
-        let steps = limits::STRANGERS_FROM..limits::STRANGERS_FROM + limits::STRANGERS;
+        let from = self.population.contacts() / 2 + 1;
+        let steps = from..from + limits::STRANGERS;
         let both = steps.flat_map(|step| [i64::from(step), -i64::from(step)]);
         let mut others: Vec<u32> = both.map(|step| self.population.around(user, step)).collect();
         others.retain(|&other| other != user && self.population.contact_index(user, other).is_none());
+        // In a small circle the two sides meet.
+        others.sort_unstable();
+        others.dedup();
         others
     }
 

@@ -10,8 +10,8 @@ use proto_wire_token::IssuerKey;
 
 use super::judge::{Judge, Verdict};
 use super::kinds::{DEFAULT, Kind, Weights};
-use super::mixers::Owner;
 use super::model::{Model, Op, Slot};
+use super::owner::Owner;
 use super::people::People;
 use super::shared::Shared;
 use crate::check::Text;
@@ -32,13 +32,17 @@ struct World {
     changing: AHashMap<u64, u32>,
 }
 
+fn owner(line: u32, people: &People) -> Owner {
+    Owner::new(line, people.of_line(line).0, people)
+}
+
 impl World {
     /// All are contacts of their contacts, and nothing has happened.
     fn new() -> Self {
         let who = Identities::new(Arc::new(IssuerKey::generate()), 7, 1, PhoneConfig::default());
         let people = People::new(who, Arc::new(Population::new(USERS, 3)), 2);
         let shared = Shared::new(people, Weights::parse(DEFAULT).expect("a mix"), 80);
-        let owners = (0..shared.people.lines()).map(|line| Owner::new(line, &shared)).collect();
+        let owners = (0..shared.people.lines()).map(|line| owner(line, &shared.people)).collect();
         let changing = [(GROUP, 0)].into_iter().collect();
         let mut world = Self {
             shared,

@@ -36,6 +36,11 @@ pub struct Group {
 impl Population {
     /// `phones` is at least 2.
     pub fn new(phones: u32, seed: u64) -> Self {
+        Self::with_neighbours(phones, NEIGHBOURS, seed)
+    }
+
+    /// With so many contacts to each side at most.
+    pub fn with_neighbours(phones: u32, neighbours: u32, seed: u64) -> Self {
         assert!(phones >= 2, "a conversation has two ends");
         let mut random = StdRng::seed_from_u64(seed);
         let mut circle: Vec<u32> = (0..phones).collect();
@@ -60,7 +65,7 @@ impl Population {
             }
         }
         // In a small circle the two sides must not meet.
-        let neighbours = NEIGHBOURS.min((phones - 1) / 2);
+        let neighbours = neighbours.min((phones - 1) / 2);
         Self { circle, place, groups, group_of, neighbours }
     }
 

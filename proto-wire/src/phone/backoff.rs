@@ -1,25 +1,7 @@
-//! Waits with full jitter (Brooker, "Exponential Backoff And Jitter", 2015), from a seeded generator: a run
-//! with the same seed and the same input is the same run.
+//! Waits with full jitter (Brooker, "Exponential Backoff And Jitter", 2015).
 
 use super::config::Backoff;
-
-/// splitmix64 (Vigna, 2015).
-#[derive(Debug)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-}
+use crate::random::Random;
 
 impl Backoff {
     /// The wait after `failures` failures in a row, from 1.

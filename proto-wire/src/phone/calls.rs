@@ -3,13 +3,13 @@
 use bytes::Bytes;
 
 use super::Events;
-use super::backoff::Random;
 use super::config::PhoneConfig;
 use super::event::{CallHandle, PhoneEvent, PhoneStats};
 use super::link::NEVER;
 use crate::frame;
 use crate::limits;
 use crate::names::Cursor;
+use crate::random::Random;
 use crate::services;
 use crate::status::Code;
 

@@ -1,9 +1,9 @@
 //! The connection of a phone: connecting, greeting, beating, noticing that the path is dead, coming back.
 
-use super::backoff::Random;
 use super::config::PhoneConfig;
 use crate::limits;
 use crate::pb::LastEnd;
+use crate::random::Random;
 
 /// A time that never comes.
 pub(super) const NEVER: u64 = u64::MAX;

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::Events;
-use super::backoff::Random;
 use super::config::PhoneConfig;
 use super::event::{GapWhy, PhoneEvent, PhoneStats};
 use super::link::NEVER;
@@ -15,6 +14,7 @@ use crate::frame;
 use crate::limits;
 use crate::names::Cursor;
 use crate::pb;
+use crate::random::Random;
 use crate::services;
 use crate::status::Code;
 

@@ -36,9 +36,21 @@ pub struct Seen {
     /// The newest state of each item that is no message; those are the history's.
     pub items: BTreeMap<(u64, u64), change::Body>,
     pub notices: Vec<pb::Notice>,
+    /// When the last page came.
+    page_ms: u64,
+    /// The longest time between two pages.
+    pub silence_ms: u64,
 }
 
 impl Seen {
+    /// A page is there, or the first is awaited from now on.
+    pub(super) fn page(&mut self, now_ms: u64, is_first: bool) {
+        if !is_first {
+            self.silence_ms = self.silence_ms.max(now_ms - self.page_ms);
+        }
+        self.page_ms = now_ms;
+    }
+
     pub(super) fn take(&mut self, change: &pb::Change) {
         let Some(item) = change.item.map(|item| (item.origin, item.number)) else { return };
         match &change.body {

@@ -142,8 +142,10 @@ impl Fleet {
     /// Connects to one of the gateways, by the order they were added in.
     pub fn connect_to(&mut self, phone: PhoneId, gateway: usize) {
         let now_ms = self.now_ms();
-        self.lines[phone.0].gateway = gateway;
-        self.lines[phone.0].phone.connect(now_ms);
+        let line = &mut self.lines[phone.0];
+        line.gateway = gateway;
+        line.seen.page(now_ms, true);
+        line.phone.connect(now_ms);
         self.serve(phone);
     }
 
@@ -386,12 +388,14 @@ impl Fleet {
                 self.handle_reply(id, handle, Reply { status, body }, now_ms)
             }
             PhoneEvent::Page { page } => {
+                line.seen.page(now_ms, false);
                 line.seen.changes += page.changes.len() as u64;
                 page.changes.iter().for_each(|change| line.seen.take(change));
                 page.changes.iter().for_each(|change| self.history.applied(id.0, change));
             }
             // No log here is long enough for one.
             PhoneEvent::Snapshot { page, .. } => {
+                line.seen.page(now_ms, false);
                 line.seen.snapshots += 1;
                 page.changes.iter().for_each(|change| line.seen.take(change));
                 page.changes.iter().for_each(|change| self.history.applied(id.0, change));

@@ -15,7 +15,9 @@ use proto_wire::rpc::method;
 use proto_wire::services::{echo, gateway, messages, presence, sync};
 use proto_wire::status::{Code, Status};
 
+use super::calls::upload_of;
 use super::disk::Disk;
+use super::limits;
 use super::net::{ConnId, Input, Node, Side};
 use super::queue::Event;
 use super::shared::Shared;
@@ -86,10 +88,13 @@ impl Backend {
         self.life += 1;
         let id = shared.random.next() | 1;
         shared.note("the backend starts as process {a}", [id, 0, 0]);
-        let config = CoreConfig {
+        let mut config = CoreConfig {
             hot_bytes: shared.plan.hot_bytes,
             ..CoreConfig::new(id, shared.random.next(), shared.plan.partitions)
         };
+        if let Some(rows) = shared.plan.horizon {
+            (config.horizon_rows, config.horizon_age_ms) = (rows, limits::HORIZON_AGE_MS);
+        }
         self.process = Some(Process {
             core: Core::new(config),
             peers: BTreeMap::new(),
@@ -134,6 +139,7 @@ impl Backend {
             ("broken chains", counters.broken_chains),
             ("pages", counters.pages),
             ("pages from memory", counters.pages_from_memory),
+            ("rows swept", counters.rows_swept),
             ("news", counters.news),
             ("news with changes", counters.news_inline),
             ("news told again by the sweep", counters.news_swept),
@@ -228,25 +234,34 @@ impl Backend {
         }
     }
 
-    /// At the end of a run: the log of a user as its phones should have it. The disk answers at once.
+    /// At the end of a run: the log of a user as a new phone gets it. The disk answers at once.
     pub fn whole_log(&mut self, user: u64, shared: &mut Shared) -> Result<Vec<pb::Change>, String> {
-        let (mut changes, mut after) = (Vec::new(), pb::Cursor::default());
+        let (mut changes, mut request) = (Vec::new(), pb::PullRequest::default());
+        request.cursor = Some(pb::Cursor::default());
+        request.max_changes = shared.plan.pull_max_changes;
         loop {
-            let page = self.pull_now(user, after, shared)?;
-            after = pb::Cursor { log_epoch: page.log_epoch, number: page.upto };
+            let page = self.pull_now(user, &request, shared)?;
             changes.extend(page.changes);
+            if !page.snapshot || !page.more {
+                request.cursor = Some(pb::Cursor { log_epoch: page.log_epoch, number: page.upto });
+            }
+            request.snapshot_at = page.snapshot_next;
             if !page.more {
                 return Ok(changes);
             }
         }
     }
 
-    fn pull_now(&mut self, user: u64, after: pb::Cursor, shared: &mut Shared) -> Result<pb::Page, String> {
+    fn pull_now(
+        &mut self,
+        user: u64,
+        request: &pb::PullRequest,
+        shared: &mut Shared,
+    ) -> Result<pb::Page, String> {
         /// No call of a gateway has this number.
         const TOKEN: u64 = u64::MAX;
-        let request = pb::PullRequest { cursor: Some(after), ..Default::default() };
         let Some(process) = &mut self.process else { return Err("the backend is not there".to_owned()) };
-        process.core.pull(shared.at(), TOKEN, user, 0, &request);
+        process.core.pull(shared.at(), TOKEN, user, 0, request);
         // Three reads at most: the tail, rows and bodies, newest versions.
         for _ in 0..16 {
             self.take_turn(shared);
@@ -337,8 +352,15 @@ impl Process {
                     core.report(at, token, &request);
                 })
             }
+            id if id == messages::MARK.id => method::decode_request(&messages::MARK, body)
+                .map(|request: pb::MarkRequest| core.mark(at, token, user, device, &request)),
+            id if id == messages::TYPING.id => method::decode_request(&messages::TYPING, body)
+                .map(|request: pb::TypingRequest| core.typing(token, user, request.to)),
             id if id == echo::SAY.id => Err(Status::new(Code::Unavailable, "nobody echoes here")),
-            id => Err(method::unknown("the simulator", id)),
+            id => match upload_of(id, body) {
+                Some(upload) => upload.map(|upload| core.upload(at, token, user, device, upload)),
+                None => Err(method::unknown("the simulator", id)),
+            },
         };
         if let Err(status) = asked {
             self.answers.push((token, Err(status)));

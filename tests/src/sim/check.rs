@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use benches::mixed::judge::Verdict;
+use benches::state::Book;
 use proto_wire::pb;
 
+use super::phone::Phone;
 use super::world::World;
 
 /// Who waits, and for what. Nothing: all is where it belongs.
@@ -13,6 +16,12 @@ pub fn waits(world: &World) -> Vec<String> {
         waits.push("the backend is not ready".to_owned());
     }
     for phone in &world.phones {
+        if world.shared.crowd.as_ref().is_some_and(|crowd| crowd.out.contains(&phone.index)) {
+            if phone.is_up() {
+                waits.push(format!("phone {} was logged out and is up", phone.index));
+            }
+            continue;
+        }
         let (has, newest) = (phone.cursor().number, world.backend.disk.newest(phone.user));
         if has != newest {
             let up = if phone.is_up() { "up" } else { "not up" };
@@ -41,10 +50,9 @@ pub fn waits(world: &World) -> Vec<String> {
 
 /// The verdict on what came, and the logs of all phones against those of the backend.
 pub fn at_the_end(world: &mut World) {
-    let verdict = world.shared.history.verdict();
-    if !verdict.is_good() {
-        world.shared.complain(format!("{:?}", verdict.counts));
-        verdict.complaints.into_iter().take(3).for_each(|words| world.shared.complain(words));
+    match &world.shared.crowd {
+        Some(crowd) => judge_crowd(crowd.is_ready().then(|| crowd.judge()), world),
+        None => judge_messages(world),
     }
     let left = world.gates.iter().flat_map(|gate| gate.left_over()).chain(world.backend.left_over());
     left.collect::<Vec<_>>().into_iter().for_each(|words| world.shared.complain(words));
@@ -58,12 +66,53 @@ pub fn at_the_end(world: &mut World) {
     }
 }
 
+fn judge_messages(world: &mut World) {
+    let verdict = world.shared.history.verdict();
+    if !verdict.is_good() {
+        world.shared.complain(format!("{:?}", verdict.counts));
+        verdict.complaints.into_iter().take(3).for_each(|words| world.shared.complain(words));
+    }
+}
+
+fn judge_crowd(verdict: Option<Verdict>, world: &mut World) {
+    let Some(verdict) = verdict else {
+        return world.shared.count("runs whose groups and contacts were not made", 1);
+    };
+    if verdict.total() > 0 {
+        world.shared.complain(format!("{:?}", verdict.wrong));
+    }
+    verdict.complaints.into_iter().take(5).for_each(|words| world.shared.complain(words));
+}
+
 /// Each phone of a user holds the newest version of everything, under the numbers of the log; what one number is to one
 /// phone it is to all.
 fn compare(world: &mut World, user: u64, log: &[pb::Change]) {
     let mut is: BTreeMap<u64, pb::Change> = BTreeMap::new();
     let mut complaints = Vec::new();
-    for phone in world.phones.iter().filter(|phone| phone.user == user) {
+    let mut items: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    for change in log {
+        let item = change.item.unwrap_or_default();
+        if let Some(earlier) = items.insert((item.origin, item.number), change.number) {
+            complaints.push(format!(
+                "a new phone of user {user} gets number {earlier}, and what replaced it: {change:?}"
+            ));
+        }
+    }
+    let mut fresh = Book::new(user);
+    fresh.apply(&pb::Page { changes: log.to_vec(), ..Default::default() });
+    let crowd = world.shared.crowd.as_ref();
+    let is_in =
+        |phone: &&Phone| phone.user == user && !crowd.is_some_and(|crowd| crowd.is_leaving(phone.index));
+    for phone in world.phones.iter().filter(is_in) {
+        if let Some(book) = crowd.map(|crowd| crowd.book(phone.index))
+            && book.digest() != fresh.digest()
+        {
+            complaints.push(format!(
+                "phone {} of user {user} and a new one: {:?}",
+                phone.index,
+                book.differences(&fresh)
+            ));
+        }
         let mut differ = log.iter().filter(|change| phone.log.get(&change.number) != Some(change));
         if let Some(first) = differ.next() {
             let (here, others) = (phone.log.get(&first.number), differ.count());

@@ -29,6 +29,8 @@ pub struct Disk {
     newest: BTreeMap<u64, u64>,
     /// Numbers that were written a second time, to be complained of.
     twice: Vec<(u64, u64)>,
+    /// Rows that this process has submitted: also a number whose commit failed is not given again.
+    given: BTreeSet<(u64, u64)>,
     pub is_slow: bool,
     /// Of reads so many in a thousand fail.
     pub unreadable_permille: u64,
@@ -61,6 +63,7 @@ impl Disk {
             rows: BTreeSet::new(),
             newest: BTreeMap::new(),
             twice: Vec::new(),
+            given: BTreeSet::new(),
             is_slow: false,
             unreadable_permille: 0,
             has_failed: false,
@@ -183,6 +186,7 @@ impl Disk {
         self.memory.crash();
         self.lanes.iter_mut().for_each(|lane| *lane = Lane::default());
         self.told.clear();
+        self.given.clear();
         self.is_slow = false;
         self.has_failed = false;
         self.report(shared);
@@ -223,8 +227,9 @@ impl Disk {
 
     fn report(&mut self, shared: &mut Shared) {
         for (user, number) in std::mem::take(&mut self.twice) {
-            shared.complain(format!("number {number} of user {user} was written twice"));
+            shared.complain(format!("number {number} of user {user} was given twice"));
         }
+        shared.on_disk.clone_from(&self.newest);
     }
 
     fn done(&mut self) -> Vec<Completion> {
@@ -259,6 +264,7 @@ impl Disk {
             _ => return batch,
         };
         let mut rest = Batch::new(batch.token);
+        rest.owner_epoch = batch.owner_epoch;
         for (key, value) in batch.iter().filter(|(key, _)| kind_of(key) != left_out) {
             match value {
                 Some(value) => rest.put(key, value),
@@ -276,6 +282,12 @@ impl ChangeLog for Disk {
 
     fn submit(&mut self, partition: u16, batch: Batch) -> Result<(), Full<Batch>> {
         let batch = self.without(batch);
+        for (key, _) in batch.iter().filter(|(key, value)| kind_of(key) == ROW && value.is_some()) {
+            let row = (owner_of(key), number_of(key));
+            if !self.given.insert(row) {
+                self.twice.push(row);
+            }
+        }
         let lane = &mut self.lanes[usize::from(partition)];
         if lane.failed.is_some() {
             let reason = "a batch before it failed".to_owned();

@@ -37,3 +37,15 @@ pub const UPLOADS_OUT: usize = 80;
 
 /// With so many more nobody types on.
 pub const OUTBOX_MAX: usize = 100;
+
+/// How many kinds of deeds are drawn when nobody can do the first.
+pub const DRAWS_MAX: usize = 8;
+
+/// Contacts and groups are made within this, whatever goes wrong; else the run ends without deeds.
+pub const SET_UP_US: u64 = 900_000_000;
+
+/// Rows older than this go behind a horizon: longer than a message may be taken back, and than duties take.
+pub const HORIZON_AGE_MS: u64 = 600_000;
+
+/// So long all phones are off in a run with a horizon: two walks of the backend over all users, and the hour between them.
+pub const HORIZON_QUIET_US: u64 = 3_800_000_000;

@@ -7,10 +7,14 @@
 //!
 //! At the end load and faults stop, time runs on, and then every acknowledged message must be at every receiver once,
 //! in its sender's order and its group's, every phone must have all of its user's log without any further news, and no
-//! number may have been given twice.
+//! number may have been given twice. Some runs have all services instead of messages alone, with contacts, groups that
+//! change, moments, horizons and devices that log out: then all phones of a user must show the same, and what the model of
+//! the bench's mixed chat knows.
 
 mod backend;
+mod calls;
 mod check;
+mod crowd;
 mod disk;
 mod faults;
 mod gate;
@@ -30,6 +34,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use plant::Plant;
 
+use crate::planted;
 use plan::Plan;
 use shared::Shared;
 use world::World;
@@ -70,6 +75,7 @@ impl Outcome {
 
 /// Runs a seed to its end.
 pub fn run(seed: u64, options: &Options) -> Outcome {
+    planted::plant();
     let mut plan = Plan::of(seed);
     if let Some(load_ms) = options.load_ms {
         plan.load_us = load_ms * 1000;
@@ -87,12 +93,14 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
     world.backend.count(&mut world.shared);
     world.gates.iter().for_each(|gate| gate.count(&mut world.shared));
     world.phones.iter().for_each(|phone| phone.count(&mut world.shared));
+    let deeds = world.shared.crowd.as_ref().map(|crowd| crowd.counts()).unwrap_or_default();
+    deeds.iter().for_each(|(what, times)| world.shared.count(what, *times));
     Outcome {
         seed,
         hash: world.shared.trace.hash(),
         events: world.events,
         virtual_ms: world.shared.now_ms(),
-        acknowledged: world.shared.history.acknowledged_in_all(),
+        acknowledged: world.shared.acknowledged(),
         counts: world.shared.counts,
         last: world.shared.trace.last(),
         complaints: world.shared.complaints,

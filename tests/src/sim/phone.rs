@@ -11,9 +11,11 @@ use proto_wire::pb;
 use proto_wire::phone::{
     Backoff, CallHandle, CloseReason, Device, Ended, Phone as Machine, PhoneConfig, PhoneEvent,
 };
-use proto_wire::services::messages;
+use proto_wire::rpc::method::Method;
+use proto_wire::services::{self, messages};
 use proto_wire::status::Code;
 
+use super::crowd::{Call, Deed};
 use super::limits;
 use super::net::{Address, ConnId, Input, Node, Side};
 use super::queue::Event;
@@ -24,13 +26,15 @@ use crate::history::{MessageId, text};
 #[derive(Debug, Clone)]
 pub struct Upload {
     what: What,
+    method: &'static Method,
     body: Bytes,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum What {
     Message(MessageId),
     Group,
+    Deed(Deed),
 }
 
 /// A group that a phone has made.
@@ -77,6 +81,9 @@ impl Phone {
         });
         let machine = machine(&config, user, device, 0, Cursor::default(), shared.random.next());
         shared.history.add_phone(user);
+        if let Some(crowd) = &mut shared.crowd {
+            crowd.add_phone(index, user);
+        }
         Self {
             index,
             user,
@@ -169,7 +176,8 @@ impl Phone {
         // Some as a phone that knows no pages in answers.
         let wants_page = !upload.0[15].is_multiple_of(4);
         let request = pb::SendRequest { id: id_bytes, to, text: text(id), wants_page, ..Default::default() };
-        self.upload(Upload { what: What::Message(id), body: request.encode_to_vec().into() }, shared);
+        let body = request.encode_to_vec().into();
+        self.upload(Upload { what: What::Message(id), method: &messages::SEND, body }, shared);
     }
 
     /// Makes a group. `made` has it when it is acknowledged. Nothing before the first WELCOME.
@@ -182,8 +190,22 @@ impl Phone {
             members: members.clone(),
         };
         self.group_members = members;
-        self.upload(Upload { what: What::Group, body: request.encode_to_vec().into() }, shared);
+        let body = request.encode_to_vec().into();
+        self.upload(Upload { what: What::Group, method: &messages::CREATE_GROUP, body }, shared);
         true
+    }
+
+    /// The id of a new upload. None before the first WELCOME.
+    pub fn upload_id(&mut self, shared: &Shared) -> Option<Bytes> {
+        let id = self.machine.upload_id(shared.now_ms())?;
+        Some(Bytes::copy_from_slice(&id.0))
+    }
+
+    /// Something that a person does, as the crowd has drawn it.
+    pub fn call(&mut self, call: Call, shared: &mut Shared) {
+        let Some(method) = services::method(call.method) else { return };
+        shared.note("phone {a} calls {b}", [self.index as u64, u64::from(call.method), 0]);
+        self.upload(Upload { what: What::Deed(call.deed), method, body: call.body }, shared);
     }
 
     pub fn again(&mut self, upload: Upload, shared: &mut Shared) {
@@ -202,10 +224,7 @@ impl Phone {
     }
 
     fn send_upload(&mut self, upload: Upload, shared: &mut Shared) {
-        let method = match upload.what {
-            What::Message(_) => &messages::SEND,
-            What::Group => &messages::CREATE_GROUP,
-        };
+        let method = upload.method;
         let handle = self.machine.call(method.id, upload.body.clone(), 0, method.idempotent, shared.now_ms());
         self.uploads.insert(handle, upload);
     }
@@ -294,17 +313,15 @@ impl Phone {
                 }
             }
             PhoneEvent::Page { page } => self.apply(page, shared),
-            PhoneEvent::Snapshot { page, .. } => {
-                let text = format!("phone {} got a snapshot: it was ahead of its log: {page:?}", self.index);
-                shared.complain(text);
-            }
+            PhoneEvent::Snapshot { page, first, .. } => self.apply_snapshot(page, first, shared),
             PhoneEvent::Reply { handle, status, body, .. } => self.replied(handle, status, body, shared),
             PhoneEvent::Closed { reason, reconnect_at_ms, .. } => {
                 shared.note("phone {a} is cut off", [self.index as u64, 0, 0]);
                 if !matches!(reason, CloseReason::GoAway) && shared.random.chance(500) {
                     self.gate += 1;
                 }
-                if reconnect_at_ms.is_none() && reason != CloseReason::ByOwner {
+                let is_out = shared.crowd.as_ref().is_some_and(|crowd| crowd.is_leaving(self.index));
+                if reconnect_at_ms.is_none() && reason != CloseReason::ByOwner && !is_out {
                     let text = format!("phone {} was refused for good: {reason:?}", self.index);
                     shared.complain(text);
                 }
@@ -333,12 +350,39 @@ impl Phone {
             [self.index as u64, page.changes.len() as u64, page.upto],
         );
         for change in page.changes {
-            shared.history.applied(self.index, &change);
+            match &mut shared.crowd {
+                Some(crowd) => {
+                    let wrong = crowd.take(self.index, &change);
+                    wrong.into_iter().for_each(|words| shared.complain(words));
+                }
+                None => shared.history.applied(self.index, &change),
+            }
             let number = change.number;
+            if number > shared.on_disk.get(&self.user).copied().unwrap_or(0) {
+                shared
+                    .complain(format!("phone {} applied number {number} before it was on disk", self.index));
+            }
             if self.log.insert(number, change).is_some() {
                 shared.complain(format!("phone {} applied number {number} twice", self.index));
             }
         }
+    }
+
+    fn apply_snapshot(&mut self, page: pb::Page, first: bool, shared: &mut Shared) {
+        shared.count("pages of snapshots", 1);
+        match &mut shared.crowd {
+            Some(crowd) if shared.plan.horizon.is_some() => {
+                if first {
+                    self.log.clear();
+                    crowd.forget(self.index);
+                }
+            }
+            _ => {
+                let text = format!("phone {} got a snapshot: it was ahead of its log: {page:?}", self.index);
+                shared.complain(text);
+            }
+        }
+        self.apply(page, shared);
     }
 
     fn replied(&mut self, handle: CallHandle, status: Code, body: Bytes, shared: &mut Shared) {
@@ -347,6 +391,9 @@ impl Phone {
             let is_final = !status.is_safe_to_retry()
                 && !matches!(status, Code::Lost | Code::Deadline | Code::Internal | Code::Cancelled);
             if is_final {
+                if let What::Deed(deed) = upload.what {
+                    return done(deed, status, body, shared);
+                }
                 let text = String::from_utf8_lossy(&body).into_owned();
                 shared.complain(format!("phone {}: {:?} ended {status:?}: {text}", self.index, upload.what));
             }
@@ -366,6 +413,7 @@ impl Phone {
                 let members = self.group_members.iter().copied().chain([self.user]).collect();
                 self.made.push(Group { id, members });
             }
+            What::Deed(deed) => done(deed, status, body, shared),
         }
     }
 
@@ -374,6 +422,12 @@ impl Phone {
         let at_us = shared.now_us + 50_000 + shared.random.below(100_000);
         shared.queue.push(at_us, Event::Again { phone: self.index, upload });
     }
+}
+
+fn done(deed: Deed, status: Code, body: Bytes, shared: &mut Shared) {
+    let now_us = shared.now_us;
+    let wrong = shared.crowd.as_mut().and_then(|crowd| crowd.replied(deed, status, body, now_us));
+    wrong.into_iter().for_each(|words| shared.complain(words));
 }
 
 fn machine(

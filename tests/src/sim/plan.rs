@@ -1,6 +1,9 @@
 //! What a seed means: how many of everything, how slow, what goes wrong and how often. Each run leaves some kinds of
 //! faults out, so that a fault that hides another is absent in some runs.
 
+use benches::mixed::{self, Kind};
+
+use super::limits;
 use super::random::Random;
 
 /// Kinds of faults, and how likely each is beside the others; 0: not in this run.
@@ -20,6 +23,16 @@ pub struct Weights {
     pub drain: u64,
     pub part: u64,
     pub unreadable: u64,
+}
+
+/// What a run of all services has beyond that.
+#[derive(Debug, Clone)]
+pub struct Services {
+    /// Contacts of a user to each side.
+    pub neighbours: u64,
+    pub weights: mixed::Weights,
+    /// Of what is done a device's log-out.
+    pub log_out_permille: u64,
 }
 
 /// A run.
@@ -66,6 +79,9 @@ pub struct Plan {
     pub tells_cuts: bool,
     pub sync_on_connect: bool,
     pub pull_max_changes: u32,
+    pub services: Option<Services>,
+    /// Rows of a log that stay as written, whatever their age.
+    pub horizon: Option<u64>,
 }
 
 impl Plan {
@@ -96,7 +112,7 @@ impl Plan {
             (from, from + r.spread(most))
         };
         let users = r.between(2, 8);
-        Self {
+        let plan = Self {
             gates: r.between(1, 3) as usize,
             shards: r.between(1, 2) as usize,
             users,
@@ -128,6 +144,32 @@ impl Plan {
             tells_cuts,
             sync_on_connect: r.chance(200),
             pull_max_changes: r.pick(&[0, 0, 1, 3]),
+            services: None,
+            horizon: None,
+        };
+        if r.chance(400) { plan.with_services(r) } else { plan }
+    }
+
+    fn with_services(mut self, r: &mut Random) -> Self {
+        let mut weights = String::new();
+        for kind in Kind::ALL {
+            let most =
+                if matches!(kind, Kind::Message | Kind::GroupMessage) { &[1, 5, 20] } else { &[0, 1, 4] };
+            weights += &format!("{} = {}\n", kind.name(), r.pick(most));
         }
+        self.users = r.between(3, 7);
+        self.devices = r.between(1, 3);
+        self.groups = 0;
+        self.services = Some(Services {
+            neighbours: r.between(1, 2),
+            // Messages always have a weight.
+            weights: mixed::Weights::parse(&weights).unwrap_or_default(),
+            log_out_permille: r.pick(&[0, 10, 50]),
+        });
+        if r.chance(400) {
+            self.horizon = Some(r.pick(&[1, 5, 20]));
+            self.quiet_us = limits::HORIZON_QUIET_US;
+        }
+        self
     }
 }

@@ -1,20 +1,16 @@
 //! The one source of chance in a run.
 
-/// splitmix64 (Vigna, 2015): small, and the same everywhere.
+/// The phones' generator, with what a run draws from it.
 #[derive(Debug)]
-pub struct Random(u64);
+pub struct Random(proto_wire::random::Random);
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(proto_wire::random::Random::new(seed))
     }
 
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next()
     }
 
     /// From 0 to `end`, without it; 0 when that is 0.

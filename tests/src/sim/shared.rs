@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use backend_stub::logic::At;
 
+use super::crowd::Crowd;
 use super::limits;
 use super::net::Conn;
 use super::plan::Plan;
@@ -14,7 +15,6 @@ use super::trace::Trace;
 use crate::history::History;
 
 /// The world around the machines.
-#[derive(Debug)]
 pub struct Shared {
     pub now_us: u64,
     pub random: Random,
@@ -25,6 +25,10 @@ pub struct Shared {
     pub trace: Trace,
     /// What was sent, acknowledged and applied.
     pub history: History,
+    /// In a run of all services, instead of that.
+    pub crowd: Option<Crowd>,
+    /// The newest number on the disk of each user's log.
+    pub on_disk: BTreeMap<u64, u64>,
     /// What is wrong beyond that.
     pub complaints: Vec<String>,
     /// Load and faults are over.
@@ -35,7 +39,11 @@ pub struct Shared {
 
 impl Shared {
     pub fn new(seed: u64, plan: Plan, prints: bool) -> Self {
+        let crowd = plan.services.clone();
+        let crowd = crowd.map(|services| Crowd::new(seed, plan.users, services.neighbours, services.weights));
         Self {
+            crowd,
+            on_disk: BTreeMap::new(),
             now_us: limits::START_US,
             random: Random::new(seed),
             queue: Queue::default(),
@@ -75,6 +83,12 @@ impl Shared {
         if self.complaints.len() < limits::COMPLAINTS_MAX {
             self.complaints.push(words);
         }
+    }
+
+    /// Messages, or whatever was done.
+    pub fn acknowledged(&self) -> u64 {
+        let deeds = self.crowd.as_ref().map_or(0, |crowd| crowd.model.total().acknowledged);
+        deeds + self.history.acknowledged_in_all()
     }
 
     pub fn count(&mut self, what: &str, times: u64) {

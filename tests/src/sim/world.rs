@@ -94,10 +94,11 @@ impl World {
         }
         self.shared.queue.push(now_us + self.shared.plan.fault_every_us, Event::Fault);
         let (load_us, quiet_us) = (self.shared.plan.load_us, self.shared.plan.quiet_us);
-        if quiet_us > 0 {
+        if quiet_us > 0 && self.shared.crowd.is_none() {
             self.shared.queue.push(now_us + load_us / 2, Event::Quiet);
         }
-        self.shared.queue.push(now_us + load_us + quiet_us, Event::Calm);
+        let set_up_us = if self.shared.crowd.is_some() { limits::SET_UP_US } else { 0 };
+        self.shared.queue.push(now_us + set_up_us + load_us + quiet_us, Event::Calm);
     }
 
     fn handle(&mut self, event: Event) {
@@ -239,6 +240,9 @@ impl World {
         if self.phones[phone].is_off || self.phones[phone].is_stuck() {
             return;
         }
+        if self.shared.crowd.is_some() {
+            return self.act_in_crowd(phone);
+        }
         if self.groups_asked < self.shared.plan.groups && self.make_group(phone) {
             return;
         }
@@ -246,6 +250,76 @@ impl World {
             let to = self.receiver(phone);
             self.phones[phone].send(to, &mut self.shared);
         }
+    }
+
+    /// One of all services' deeds; before that, what makes the groups and contacts.
+    fn act_in_crowd(&mut self, phone: usize) {
+        let shared = &mut self.shared;
+        let Some(crowd) = &mut shared.crowd else { return };
+        if crowd.becomes_ready() {
+            self.begin_deeds();
+        } else if !crowd.is_ready() {
+            return self.set_up(phone);
+        }
+        let Some(services) = self.shared.plan.services.clone() else { return };
+        if self.shared.random.chance(services.log_out_permille) && self.log_out_another(phone) {
+            return;
+        }
+        for _ in 0..self.shared.random.spread(self.shared.plan.burst).max(1) {
+            let now_us = self.shared.now_us;
+            let Some(id) = self.phones[phone].upload_id(&self.shared) else { return };
+            let crowd = self.shared.crowd.as_mut().filter(|crowd| !crowd.is_leaving(phone));
+            let Some(call) = crowd.and_then(|crowd| crowd.draw(phone, id, now_us)) else { return };
+            self.phones[phone].call(call, &mut self.shared);
+        }
+    }
+
+    fn set_up(&mut self, phone: usize) {
+        while let Some(id) = self.phones[phone].upload_id(&self.shared) {
+            let Some(call) = self.shared.crowd.as_mut().and_then(|crowd| crowd.set_up_call(phone, id)) else {
+                return;
+            };
+            self.phones[phone].call(call, &mut self.shared);
+        }
+    }
+
+    /// The set-up has ended. Before a long quiet some phones go to sleep, so that they wake behind the horizon.
+    fn begin_deeds(&mut self) {
+        let (load_us, quiet_us, now_us) =
+            (self.shared.plan.load_us, self.shared.plan.quiet_us, self.shared.now_us);
+        self.shared.note("groups and contacts are made", [0; 3]);
+        self.shared.queue.push(now_us + load_us + quiet_us, Event::Calm);
+        if quiet_us == 0 {
+            return;
+        }
+        self.shared.queue.push(now_us + load_us / 2, Event::Quiet);
+        for phone in 0..self.phones.len() {
+            if self.shared.random.chance(300) && !self.phones[phone].is_off {
+                self.phones[phone].switch_off(&mut self.shared);
+            }
+        }
+    }
+
+    /// A user logs another of its devices out, which has nothing to say any more.
+    fn log_out_another(&mut self, phone: usize) -> bool {
+        let user = self.phones[phone].user;
+        let Some(crowd) = &self.shared.crowd else { return false };
+        let is_good = |other: &&Phone| {
+            other.user == user && other.index != phone && other.is_idle() && !crowd.is_leaving(other.index)
+        };
+        let others: Vec<(usize, u64)> =
+            self.phones.iter().filter(is_good).map(|other| (other.index, other.device)).collect();
+        if others.is_empty() || crowd.is_leaving(phone) {
+            return false;
+        }
+        let (other, device) = self.shared.random.pick(&others);
+        let Some(id) = self.phones[phone].upload_id(&self.shared) else { return false };
+        let Some(call) = self.shared.crowd.as_mut().map(|crowd| crowd.log_out(other, device, id)) else {
+            return false;
+        };
+        self.shared.note("phone {a} logs out phone {b}", [phone as u64, other as u64, 0]);
+        self.phones[phone].call(call, &mut self.shared);
+        true
     }
 
     fn receiver(&mut self, phone: usize) -> u64 {
@@ -312,7 +386,7 @@ impl World {
         } else {
             self.good_us = None;
             let cursors = self.phones.iter().map(|phone| phone.cursor().number);
-            let progress = cursors.sum::<u64>() + self.shared.history.acknowledged_in_all();
+            let progress = cursors.sum::<u64>() + self.shared.acknowledged();
             if progress > self.progress {
                 self.progress = progress;
                 self.calm_us = now_us;

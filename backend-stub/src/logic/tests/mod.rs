@@ -1,9 +1,11 @@
 //! The core over a store in memory, stepped by hand: phones, a gateway, crashes at any step.
 
+mod aside;
 mod cold;
 mod contacts;
 mod crashes;
 mod failures;
+mod fencing;
 mod full;
 mod groups;
 mod horizon;
@@ -49,8 +51,8 @@ impl World {
     pub fn new(partitions: u16, hot_bytes: usize) -> Self {
         let at = At { now_ms: 1_000_000, unix_ms: 1_800_000_000_000 };
         let horizon = (limits::HORIZON_ROWS, limits::HORIZON_AGE_MS, 0);
-        let core = core(1, partitions, hot_bytes, horizon);
-        let store = Memory::new(partitions);
+        let mut store = Memory::new(partitions);
+        let core = core(1, store.claim(), partitions, hot_bytes, horizon);
         let mut world = Self {
             core,
             store,
@@ -115,7 +117,7 @@ impl World {
     pub fn crash(&mut self) {
         self.store.crash();
         self.starts += 1;
-        self.core = core(self.starts, self.partitions, self.hot_bytes, self.horizon);
+        self.core = core(self.starts, self.store.claim(), self.partitions, self.hot_bytes, self.horizon);
         self.notifies.clear();
     }
 
@@ -252,10 +254,10 @@ impl World {
     }
 }
 
-fn core(backend: u64, partitions: u16, hot_bytes: usize, horizon: (u64, u64, u64)) -> Core {
+fn core(backend: u64, owner_epoch: u64, partitions: u16, hot_bytes: usize, horizon: (u64, u64, u64)) -> Core {
     let (horizon_rows, horizon_age_ms, keep_ms) = horizon;
     let config = CoreConfig::new(backend, backend, partitions);
-    Core::new(CoreConfig { hot_bytes, horizon_rows, horizon_age_ms, keep_ms, ..config })
+    Core::new(CoreConfig { owner_epoch, hot_bytes, horizon_rows, horizon_age_ms, keep_ms, ..config })
 }
 
 pub(super) fn text(change: &pb::Change) -> &str {

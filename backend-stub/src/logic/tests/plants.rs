@@ -3,7 +3,7 @@
 use std::env;
 use std::process::{Command, Stdio};
 
-use crate::logic::plant::{Fault, VARIABLE};
+use crate::plant::{Fault, VARIABLE};
 
 const PROOFS: &[(Fault, &str)] = &[
     (Fault::AckBeforeCommit, "cold::nothing_is_acknowledged_before_its_commit"),

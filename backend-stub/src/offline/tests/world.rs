@@ -92,6 +92,7 @@ impl World {
         // Without rows in memory all is read from the disk.
         let config = CoreConfig {
             log_epoch: opened.log_epoch,
+            owner_epoch: opened.owner_epoch,
             hot_bytes: 0,
             ..CoreConfig::new(1, 1, opened.partitions)
         };

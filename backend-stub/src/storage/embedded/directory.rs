@@ -1,7 +1,8 @@
 //! The directory of a store: whose it is, of what version, and what its journals lost at a crash.
 //!
 //! ```text
-//! VERSION   "moorgate-store 1\npartitions N\nlog_epoch N\n"; without the last line the epoch is 1
+//! VERSION   "moorgate-store 1\npartitions N\nlog_epoch N\nowner_epoch N\n"; without its line log_epoch is 1,
+//!           and owner_epoch 0
 //! LOCK      held with flock by the process that has the store open
 //! pN/       the engine's files of partition N
 //! pN.new/   the same, until the store is whole for the first time
@@ -9,6 +10,10 @@
 //!
 //! VERSION is written when all partitions are made and on the disk. A power cut before leaves a directory that is
 //! begun anew; a partition that is missing later is damage.
+//!
+//! Whoever opens the store raises owner_epoch in VERSION before anything else. LOCK keeps processes of one machine apart,
+//! which is most of it; the epoch holds also where a lock does not: on a file system without locks, or when someone
+//! removed LOCK to help themselves.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -28,12 +33,16 @@ const NAME: &str = "moorgate-store";
 pub(super) struct Version {
     pub partitions: u16,
     pub log_epoch: u32,
+    /// Of the last owner.
+    pub owner_epoch: u64,
 }
 
 pub(super) struct Directory {
-    dir: PathBuf,
+    pub dir: PathBuf,
     pub partitions: u16,
     pub log_epoch: u32,
+    /// Of whoever opened it now: above that of everybody who did before.
+    pub owner_epoch: u64,
     pub created: bool,
     /// The lock ends with this descriptor, however the process ends.
     _lock: File,
@@ -48,7 +57,7 @@ impl Directory {
         }
         create_durably(dir).map_err(io)?;
         let lock = lock(dir)?;
-        let (Version { partitions, log_epoch }, created) = match fs::read_to_string(dir.join("VERSION")) {
+        let (version, created) = match fs::read_to_string(dir.join("VERSION")) {
             Ok(text) => (known_version(dir, &text)?, false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 refuse_foreign(dir)?;
@@ -57,7 +66,20 @@ impl Directory {
             }
             Err(error) => return Err(io(error)),
         };
-        Ok(Self { dir: dir.to_owned(), partitions, log_epoch, created, _lock: lock })
+        let Version { partitions, log_epoch, owner_epoch } = version;
+        let owner_epoch = owner_epoch + 1;
+        let directory =
+            Self { dir: dir.to_owned(), partitions, log_epoch, owner_epoch, created, _lock: lock };
+        if !created {
+            write_version(dir, &directory).map_err(io)?;
+        }
+        Ok(directory)
+    }
+
+    /// The owner_epoch that stands in VERSION now.
+    pub fn owner_epoch_in(dir: &Path) -> Option<u64> {
+        let text = fs::read_to_string(dir.join("VERSION")).ok()?;
+        known_version(dir, &text).ok().map(|version| version.owner_epoch)
     }
 
     /// Where a partition is made.
@@ -154,11 +176,18 @@ fn known_version(dir: &Path, text: &str) -> Result<Version, OpenError> {
         }
         _ => return Err(foreign()),
     };
-    match (words.next(), words.next().and_then(|word| word.parse().ok())) {
-        (None, None) => Ok(Version { partitions, log_epoch: 1 }),
-        (Some("log_epoch"), Some(log_epoch)) if log_epoch > 0 => Ok(Version { partitions, log_epoch }),
-        _ => Err(foreign()),
-    }
+    let log_epoch = match (words.next(), words.next().and_then(|word| word.parse().ok())) {
+        (None, None) => 1,
+        (Some("log_epoch"), Some(log_epoch)) if log_epoch > 0 => log_epoch,
+        _ => return Err(foreign()),
+    };
+    let owner_epoch = match (words.next(), words.next().and_then(|word| word.parse().ok())) {
+        (None, None) => 0,
+        // The last one there can be is no epoch: nobody could follow.
+        (Some("owner_epoch"), Some(owner_epoch)) if owner_epoch < u64::MAX => owner_epoch,
+        _ => return Err(foreign()),
+    };
+    Ok(Version { partitions, log_epoch, owner_epoch })
 }
 
 /// A directory without a VERSION file that holds partitions lost the file: making a store anew over it
@@ -182,10 +211,13 @@ fn remove_unfinished(dir: &Path) -> io::Result<()> {
 }
 
 fn write_version(dir: &Path, store: &Directory) -> io::Result<()> {
-    let Directory { partitions, log_epoch, .. } = store;
+    let Directory { partitions, log_epoch, owner_epoch, .. } = store;
     let new = dir.join("VERSION.new");
     let mut file = File::create(&new)?;
-    write!(file, "{NAME} {STORE_VERSION}\npartitions {partitions}\nlog_epoch {log_epoch}\n")?;
+    write!(
+        file,
+        "{NAME} {STORE_VERSION}\npartitions {partitions}\nlog_epoch {log_epoch}\nowner_epoch {owner_epoch}\n"
+    )?;
     file.sync_all()?;
     fs::rename(&new, dir.join("VERSION"))?;
     File::open(dir)?.sync_all()

@@ -4,14 +4,17 @@ use std::process;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use fjall::{Database, Keyspace, PersistMode};
+use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode};
 
 use super::super::{Batch, Completion, Wake, limits};
 use super::Done;
+use super::owner::Owner;
+use crate::plant::{Fault, planted};
 
 pub(super) struct Writer {
     pub database: Database,
     pub keyspace: Keyspace,
+    pub owner: Owner,
     pub batches: Receiver<Batch>,
     pub done: Arc<Done>,
     pub wake: Wake,
@@ -19,33 +22,45 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Commits what comes until the owner is gone.
-    pub fn run(self) {
-        let mut tokens = Vec::new();
+    pub fn run(mut self) {
+        let mut ended = Vec::new();
         while let Ok(first) = self.batches.recv() {
-            self.commit(first, &mut tokens);
-            self.done.push(tokens.drain(..).map(|token| Completion::Committed { token }));
+            self.commit(first, &mut ended);
+            self.done.push(ended.drain(..));
             (self.wake)();
         }
     }
 
-    /// One commit with one fdatasync for all that waits.
-    fn commit(&self, first: Batch, tokens: &mut Vec<u64>) {
-        let mut group = self.database.batch().durability(Some(PersistMode::SyncData));
+    /// One commit with one fdatasync for all that waits, and that this process may still write.
+    fn commit(&mut self, first: Batch, ended: &mut Vec<Completion>) {
+        let claimed = self.owner.claimed();
+        let durability = (!planted(Fault::CommitUnsynced)).then_some(PersistMode::SyncData);
+        let mut group = self.database.batch().durability(durability);
         let mut bytes = 0;
         let mut next = Some(first);
         while let Some(batch) = next {
-            for (key, value) in batch.iter() {
-                match value {
-                    Some(value) => group.insert(&self.keyspace, key, value),
-                    None => group.remove(&self.keyspace, key),
-                }
+            let (token, fenced) = (batch.token, batch.fenced_by(claimed));
+            if fenced.is_none() {
+                self.put(&batch, &mut group);
             }
             bytes += batch.bytes();
-            tokens.push(batch.token);
+            ended.push(match fenced {
+                Some(by) => Completion::Fenced { token, by },
+                None => Completion::Committed { token },
+            });
             next = if bytes < limits::MAX_GROUP_BYTES { self.batches.try_recv().ok() } else { None };
         }
         if let Err(error) = group.commit() {
             stop(&error);
+        }
+    }
+
+    fn put(&self, batch: &Batch, group: &mut OwnedWriteBatch) {
+        for (key, value) in batch.iter() {
+            match value {
+                Some(value) => group.insert(&self.keyspace, key, value),
+                None => group.remove(&self.keyspace, key),
+            }
         }
     }
 }

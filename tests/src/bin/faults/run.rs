@@ -264,7 +264,15 @@ impl Run {
             self.fleet.history.set_late(reader.0);
             self.fleet.connect(*reader);
         }
+        let began_ms = self.fleet.now_ms();
         let settled = self.fleet.settle(AUDIT_DRAINS * self.drain_ms);
+        // Who waits for news is silent for a sweep of the backend, a minute; a slow machine has short silences.
+        let silence_ms = readers.iter().map(|reader| self.fleet.seen(*reader).silence_ms).max().unwrap_or(0);
+        println!(
+            "  {} logs read anew in {} ms; the longest wait of one for a page: {silence_ms} ms",
+            readers.len(),
+            self.fleet.now_ms() - began_ms
+        );
         if settled.is_ok() {
             for reader in &readers {
                 self.fleet.cut(*reader);
