@@ -65,6 +65,14 @@ Examples:
   moorgate-bench hold --connections 100000 --seconds 30 --spawn
   moorgate-bench hold --connections 1000 --seconds 60 --heartbeat 10 --json hold.json")]
     Hold(HoldArgs),
+    /// A gateway is killed, and all its phones come back at once: is anybody lost, and who notices?
+    #[command(after_help = "\
+Starts a backend and two gateways. Exit code 1 when a phone is lost, when the logic tier is called for reconnects, or
+when the phones of the other gateway wait longer than they may.
+
+Example:
+  moorgate-bench storm --connections 200000 --spawn --json storm.json")]
+    Storm(StormArgs),
     /// Forwarded calls to an echo service: how many a second, and what does one cost?
     #[command(after_help = "\
 Examples:
@@ -199,6 +207,33 @@ pub struct ChatArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct StormArgs {
+    /// Phones that are cut, each of a user of its own.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    pub connections: u32,
+    /// Phones of the gateway beside it.
+    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub healthy: u32,
+    /// Their calls a second, together.
+    #[arg(long, value_name = "R", default_value_t = 500.0, value_parser = rate)]
+    pub rate: f64,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+impl StormArgs {
+    pub fn options(&self) -> Result<crate::storm::StormOptions, String> {
+        let mut place = self.place.place()?;
+        if !place.spawn {
+            return Err("a storm kills its gateway, so it starts its own: say --spawn".to_owned());
+        }
+        place.second_gateway = true;
+        let (connections, healthy, rate) = (self.connections, self.healthy, self.rate);
+        Ok(crate::storm::StormOptions { connections, healthy, rate, place })
+    }
+}
+
+#[derive(Debug, Args)]
 pub struct HoldArgs {
     /// Phones, each of a user of its own.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
@@ -271,6 +306,7 @@ impl PlaceArgs {
             seed: self.seed,
             sources: self.source.clone().unwrap_or_default(),
             no_tui: self.no_tui,
+            second_gateway: false,
         })
     }
 }

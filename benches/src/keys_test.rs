@@ -14,7 +14,7 @@ use crate::measure::{Arrival, Measured, Recorder};
 use crate::mixed::{Kind, KindCount};
 use crate::report::{Generator, HostFacts, SCHEMA};
 use crate::servers::Cores;
-use crate::{call, chat, compare, find_max, hold, ramp, soak};
+use crate::{call, chat, compare, find_max, hold, ramp, soak, storm};
 
 const LATENCY: Percentiles = Percentiles { p50: 1.0, p99: 2.0, p999: 3.0, max: 4.0 };
 
@@ -224,6 +224,7 @@ fn the_schemas_in_the_tree_are_those_of_the_reports() {
         ("find-max", schema_for!(find_max::FindMaxReport)),
         ("ramp", schema_for!(ramp::RampReport)),
         ("soak", schema_for!(soak::SoakReport)),
+        ("storm", schema_for!(storm::StormReport)),
         ("compare", schema_for!(compare::Comparison)),
     ];
     for (name, mut schema) in all {

@@ -90,6 +90,14 @@ pub const BROADCAST_TEXT: &str =
 /// How long a notice may take to reach all phones.
 pub const BROADCAST_WITHIN_MS: u64 = 120_000;
 
+/// A storm: rest before it, and how long all may take to come back.
+pub const STORM_REST_MS: u64 = 10_000;
+pub const STORM_WITHIN_MS: u64 = 300_000;
+/// The phones of another gateway keep their p99 below this, or below twice what it was.
+pub const STORM_P99_MS: f64 = 20.0;
+/// Reports of some 500 who came are far less than a call each.
+pub const STORM_LOGIC_CALLS: f64 = 0.1;
+
 /// Connections of the warm-up of `hold`.
 pub const WARM_UP_CONNECTIONS: u32 = 1_000;
 

@@ -8,7 +8,7 @@ use benches::mixed::{MixOptions, Weights};
 use benches::output::Outputs;
 use benches::report::Report;
 use benches::session::RunError;
-use benches::{call, chat, compare, find_max, hold, output, phone, ramp, report, signals, soak};
+use benches::{call, chat, compare, find_max, hold, output, phone, ramp, report, signals, soak, storm};
 use clap::Parser;
 
 /// Something was lost, doubled or out of order.
@@ -63,6 +63,10 @@ fn run(command: Command) -> Result<bool, String> {
         Command::Ramp(args) => {
             let options = args.options()?;
             tell(&args.place, || ramp::run(&options))
+        }
+        Command::Storm(args) => {
+            let options = args.options()?;
+            tell(&args.place, || storm::run(&options))
         }
         Command::Soak(args) => {
             let options = args.options()?;

@@ -67,16 +67,21 @@ pub struct CallBench {
 
 impl CallBench {
     pub fn open(setup: &CallSetup, title: &str) -> Result<Self, RunError> {
+        Self::open_with_room(setup, title, 0)
+    }
+
+    /// `others`: phones that stand beside those that call. The callers go to the second gateway, where there is one.
+    pub fn open_with_room(setup: &CallSetup, title: &str, others: u32) -> Result<Self, RunError> {
         let place = &setup.place;
         let config = PhoneConfig { sync_on_connect: false, ..PhoneConfig::default() };
-        let session = Session::open(place, setup.clients, 64, config)?;
+        let session = Session::open(place, setup.clients + others, 64, config)?;
         let recorder = Arc::new(Recorder::new(&OPERATIONS));
         recorder.begin_phase("connect", session.clock.now_us());
         let shared = Arc::new(Shared::new(recorder.clone()));
         let payload = Bytes::from(vec![b'.'; setup.payload_bytes]);
         let body = Bytes::from(pb::EchoRequest { payload }.encode_to_vec());
         let fleet_config = FleetConfig {
-            target: session.servers.target,
+            target: session.servers.second.unwrap_or(session.servers.target),
             phones: setup.clients,
             receive: Receive::Armed,
             cores: session.cores.bench.clone(),
@@ -113,6 +118,15 @@ impl CallBench {
 
     /// Puts a load on the phones, and waits until its calls are answered. Ctrl-C ends it in order.
     pub fn run(&mut self, plan: &CallPlan<'_>) -> Result<CallOutcome, RunError> {
+        self.run_beside(plan, &mut |_| false)
+    }
+
+    /// The same beside something else, which is looked after meanwhile and ends the load with `true`.
+    pub fn run_beside(
+        &mut self,
+        plan: &CallPlan<'_>,
+        beside: &mut dyn FnMut(&mut Session) -> bool,
+    ) -> Result<CallOutcome, RunError> {
         let before = (self.session.usage(), self.fleet.totals());
         let from_us = self.session.clock.now_us();
         let until_us = from_us + plan.for_ms * 1_000;
@@ -120,7 +134,7 @@ impl CallBench {
         let seed = self.seed.wrapping_add(from_us);
         let load = Load { number: 0, pace: plan.pace, phones: plan.phones, from_us, until_us, seed };
         self.shared.begin(load);
-        let ended_early = self.wait_for_the_end(plan, from_us, until_us);
+        let ended_early = self.wait_for_the_end(plan, from_us, until_us, beside);
         let ended_us = self.session.clock.now_us().min(until_us);
         if ended_early {
             self.shared.end(ended_us);
@@ -145,10 +159,16 @@ impl CallBench {
     }
 
     /// Tells of every second meanwhile. True: it was ended early.
-    fn wait_for_the_end(&mut self, plan: &CallPlan<'_>, from_us: u64, until_us: u64) -> bool {
+    fn wait_for_the_end(
+        &mut self,
+        plan: &CallPlan<'_>,
+        from_us: u64,
+        until_us: u64,
+        beside: &mut dyn FnMut(&mut Session) -> bool,
+    ) -> bool {
         loop {
             let now_us = self.session.clock.now_us();
-            if crate::signals::take() {
+            if crate::signals::take() || beside(&mut self.session) {
                 return true;
             }
             if now_us >= until_us || self.fleet.has_failed() || self.session.servers.ended().is_some() {
@@ -157,7 +177,7 @@ impl CallBench {
             if let Some(point) = self.watch.look(&mut self.session, self.fleet.totals()) {
                 self.progress.second(&Live {
                     what: plan.phase.to_owned(),
-                    elapsed_s: (now_us - from_us) / 1_000_000,
+                    elapsed_s: (now_us - from_us + 500_000) / 1_000_000,
                     of_s: plan.for_ms.div_ceil(1_000),
                     asked: u64::from(self.connected),
                     point,

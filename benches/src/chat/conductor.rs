@@ -44,14 +44,14 @@ const RATE_WITH_A_KILL: f64 = 2_000.0;
 const SHARE_OF_HIGHEST: f64 = 0.7;
 
 pub struct ChatBench<'a> {
-    options: &'a ChatOptions,
+    pub(super) options: &'a ChatOptions,
     session: Session,
-    fleet: Fleet<Talkers>,
-    shared: Arc<Shared>,
+    pub(super) fleet: Fleet<Talkers>,
+    pub(super) shared: Arc<Shared>,
     recorder: Arc<Recorder>,
     recorded: Recorded,
     watch: Watch,
-    progress: Progress,
+    pub(super) progress: Progress,
     kills: Vec<Kill>,
 }
 
@@ -138,57 +138,6 @@ impl<'a> ChatBench<'a> {
         let watch = Watch::new(&recorder);
         let recorded = Recorded { recorder: recorder.clone(), began: SystemTime::now() };
         Ok(Self { options, session, fleet, shared, recorder, recorded, watch, progress, kills: Vec::new() })
-    }
-
-    fn connect(&mut self) -> Result<(), RunError> {
-        let asked = u64::from(self.options.clients);
-        self.fleet.connect(self.options.clients);
-        let within_ms = limits::SETUP_WITHIN_MS + asked / 2;
-        let (fleet, progress) = (&self.fleet, &mut self.progress);
-        let mut second = Second::new();
-        let done = wait_until(fleet, within_ms, || {
-            let totals = fleet.totals();
-            if second.is_over() {
-                progress.line(&format!("connecting: {} of {asked} welcomed", totals.welcomed));
-            }
-            totals.up >= asked
-        });
-        if done { Ok(()) } else { Err(self.fail("not all phones were welcomed")) }
-    }
-
-    /// Makes all groups, and waits until every member knows of its own.
-    fn make_groups(&mut self) -> Result<(), RunError> {
-        let groups = self.shared.population.groups();
-        let members: u64 = groups.iter().map(|group| group.members.len() as u64).sum();
-        self.shared.make_groups.store(true, Ordering::Relaxed);
-        let (fleet, shared, progress) = (&self.fleet, &self.shared, &mut self.progress);
-        let mut second = Second::new();
-        let count = groups.len();
-        let made = wait_until(fleet, limits::GROUPS_WITHIN_MS, || {
-            let made = shared.group_ids.iter().filter(|id| id.load(Ordering::Relaxed) != 0).count();
-            if second.is_over() {
-                progress.line(&format!("making groups: {made} of {count}"));
-            }
-            made == count
-        });
-        if !made {
-            return Err(self.fail("not all groups were made"));
-        }
-        let ids = shared.group_ids.iter().enumerate();
-        let by_id = ids.map(|(index, id)| (id.load(Ordering::Relaxed), index as u32)).collect();
-        let _ = shared.group_of_id.set(by_id);
-        let told = wait_until(fleet, limits::GROUPS_WITHIN_MS, || {
-            let told = shared.group_states.load(Ordering::Relaxed);
-            if second.is_over() {
-                progress.line(&format!("telling members: {told} of {members}"));
-            }
-            told >= members
-        });
-        if told {
-            return Ok(());
-        }
-        let told = self.shared.group_states.load(Ordering::Relaxed);
-        Err(self.fail(&format!("only {told} of {members} members were told of their groups")))
     }
 
     fn search(&mut self) -> Result<(f64, Vec<Trial>), RunError> {
@@ -340,12 +289,12 @@ impl<'a> ChatBench<'a> {
 
     fn tell(&mut self, what: &str, elapsed_ms: u64, for_ms: u64) {
         let Some(point) = self.watch.look(&mut self.session, self.fleet.totals()) else { return };
-        let (elapsed_s, of_s) = (elapsed_ms / 1_000, for_ms.div_ceil(1_000));
+        let (elapsed_s, of_s) = ((elapsed_ms + 500) / 1_000, for_ms.div_ceil(1_000));
         let asked = u64::from(self.options.clients);
         self.progress.second(&Live { what: what.to_owned(), elapsed_s, of_s, asked, point });
     }
 
-    fn fail(&mut self, what: &str) -> RunError {
+    pub(super) fn fail(&mut self, what: &str) -> RunError {
         let trouble = self.fleet.trouble();
         self.progress.end();
         self.session.explain(what, trouble)

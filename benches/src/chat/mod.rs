@@ -6,6 +6,7 @@
 
 mod conductor;
 mod report;
+mod setup;
 mod talkers;
 
 pub use conductor::{ChatBench, ChatOptions, run};

@@ -21,6 +21,7 @@ pub(super) struct Line {
     pub points: Vec<(f64, f64)>,
     /// Of a pair that belongs together, the one that is less looked at.
     pub is_faint: bool,
+    pub is_dashed: bool,
     /// The colour's number; lines of one operation share it.
     pub color: usize,
 }
@@ -39,6 +40,17 @@ pub(super) struct Chart {
     pub phases: Vec<(String, f64, f64)>,
 }
 
+impl Line {
+    fn look(&self) -> &'static str {
+        match (self.is_faint, self.is_dashed) {
+            (false, false) => "",
+            (true, false) => " faint",
+            (false, true) => " dashed",
+            (true, true) => " faint dashed",
+        }
+    }
+}
+
 impl Chart {
     pub fn figure(&self) -> String {
         let mut out = format!("<figure><figcaption><b>{}</b>", escape(&self.title));
@@ -50,7 +62,7 @@ impl Chart {
         if self.lines.len() > 1 {
             out.push_str("<div class=legend>");
             for line in &self.lines {
-                let faint = if line.is_faint { " faint" } else { "" };
+                let faint = line.look();
                 let _ = write!(
                     out,
                     "<span class=\"c{}{faint}\"><i></i>{}</span>",
@@ -87,7 +99,7 @@ impl Chart {
         );
         self.grid(out);
         for (line, placed, _) in &lines {
-            let faint = if line.is_faint { " faint" } else { "" };
+            let faint = line.look();
             let path: Vec<String> = placed.iter().map(|[x, y]| format!("{x} {y}")).collect();
             let color = line.color % 8;
             match placed.as_slice() {
@@ -117,7 +129,7 @@ impl Chart {
                 end - x
             );
             // Some 6 units a letter.
-            if end - x > name.len() as f64 * 6.0 {
+            if end - x > name.len() as f64 * 6.0 + 8.0 {
                 let _ = write!(
                     out,
                     "<text class=phase x={:.1} y={}>{}</text>",

@@ -24,6 +24,9 @@ pub(super) fn of(report: &Value) -> Vec<Chart> {
     charts
 }
 
+/// Fewer say nothing of what one takes.
+const CONNECTIONS_TO_DIVIDE_BY: f64 = 500.0;
+
 /// The timeline of a report.
 struct Time<'a> {
     points: &'a [Value],
@@ -49,6 +52,11 @@ impl<'a> Time<'a> {
             }
         }
         names
+    }
+
+    /// When the last phase was over.
+    fn until_s(&self) -> f64 {
+        self.phases.iter().map(|phase| phase.2).fold(0.0, f64::max)
     }
 
     /// The line of a value, where a point has it.
@@ -82,7 +90,8 @@ impl<'a> Time<'a> {
                     op[key].as_f64()
                 };
                 let label = format!("{name} {}", key.trim_end_matches("_ms"));
-                lines.push(Line { name: label, points: self.line(read), is_faint, color });
+                let is_dashed = key == "max_ms";
+                lines.push(Line { name: label, points: self.line(read), is_faint, is_dashed, color });
             }
         }
         let y = latency_axis(&lines);
@@ -96,10 +105,14 @@ impl<'a> Time<'a> {
             for (key, label) in
                 [("count", "done"), ("errors", "errors"), ("late", "late starts"), ("dropped", "dropped")]
             {
-                let read = |point: &Value| Some(point["operations"][name][key].as_f64()? / seconds_a_point);
+                let read = |point: &Value| {
+                    // The last second is seldom a whole one.
+                    point["s"].as_f64().filter(|s| s + seconds_a_point <= self.until_s())?;
+                    Some(point["operations"][name][key].as_f64()? / seconds_a_point)
+                };
                 let points = self.line(read);
                 if key == "count" || points.iter().any(|point| point.1 > 0.0) {
-                    lines.push(Line { name: format!("{name} {label}"), points, is_faint: false, color });
+                    lines.push(Line { name: format!("{name} {label}"), points, color, ..Line::default() });
                     color += 1;
                 }
             }
@@ -110,33 +123,43 @@ impl<'a> Time<'a> {
 
     fn connections(&self) -> Option<Chart> {
         let gauge = |key: &'static str| self.line(move |point| point["gauges"][key].as_f64());
-        let mut lines = vec![Line { name: "stand".into(), points: gauge("up"), is_faint: false, color: 2 }];
+        let mut lines = vec![Line { name: "stand".into(), points: gauge("up"), color: 2, ..Line::default() }];
         let lost = gauge("lost");
         if lost.iter().any(|point| point.1 > 0.0) {
-            lines.push(Line { name: "lost so far".into(), points: lost, is_faint: false, color: 3 });
+            lines.push(Line { name: "lost so far".into(), points: lost, color: 3, ..Line::default() });
         }
         let y = Axis::from_zero(top(&lines));
         self.chart("Connections", "", "", y, lines)
     }
 
-    /// What the gateway holds beyond its first reading, by connection.
+    /// What is held beyond a reading before the connections came, where there are enough of them to divide by; else all
+    /// that the gateway holds.
     fn bytes_a_connection(&self) -> Option<Chart> {
-        let first = |read: &dyn Fn(&Value) -> Option<f64>| self.points.iter().find_map(read);
+        let up = |point: &Value| point["gauges"]["up"].as_f64();
         let user = |point: &Value| point["gauges"]["gateway"]["rss_bytes"].as_f64();
         let kernel = |point: &Value| point["gauges"]["kernel_bytes"].as_f64();
-        let line = |name: &str, color, read: &dyn Fn(&Value) -> Option<f64>| {
-            let base = first(read).unwrap_or(0.0);
-            let most =
-                self.points.iter().filter_map(|point| point["gauges"]["up"].as_f64()).fold(0.0, f64::max);
-            let points = self.line(|point| {
-                // A few connections divide noise into millions.
-                let up = point["gauges"]["up"].as_f64().filter(|&up| up > 0.0 && up >= most / 4.0)?;
-                Some(((read(point)? - base) / up).max(1.0))
-            });
-            Line { name: name.to_owned(), points, is_faint: false, color }
+        let most = self.points.iter().filter_map(up).fold(0.0, f64::max);
+        let before = self.points.iter().find(|point| up(point).is_some_and(|up| up <= most / 20.0));
+        let line = |name: &str, color, read: &dyn Fn(&Value) -> Option<f64>, base: f64| {
+            // A few connections divide noise into millions.
+            let enough = |point: &Value| up(point).filter(|&up| up > 0.0 && up >= most / 4.0);
+            let points = self.line(|point| Some(((read(point)? - base) / enough(point)?).max(1.0)));
+            Line { name: name.to_owned(), points, color, ..Line::default() }
         };
-        let lines = vec![line("gateway's memory", 0, &user), line("kernel's, machine-wide", 1, &kernel)];
-        let note = "growth since the first second, by the connections that stand";
+        let (lines, note) = match before.filter(|_| most >= CONNECTIONS_TO_DIVIDE_BY) {
+            Some(before) => {
+                let base = |read: &dyn Fn(&Value) -> Option<f64>| read(before).unwrap_or(0.0);
+                let lines = vec![
+                    line("gateway's memory", 0, &user, base(&user)),
+                    line("kernel's, machine-wide", 1, &kernel, base(&kernel)),
+                ];
+                (lines, "growth since before they came, by the connections that stand")
+            }
+            None => (
+                vec![line("gateway's memory", 0, &user, 0.0)],
+                "all that it holds, by the connections that stand",
+            ),
+        };
         self.chart("Bytes a connection", "B", note, latency_axis(&lines), lines)
     }
 
@@ -144,7 +167,7 @@ impl<'a> Time<'a> {
         let parts = [("gateway", 0), ("backend", 2), ("bench", 1)];
         let line = |(part, color): (&'static str, usize)| {
             let read = move |point: &Value| Some(point["gauges"][part][key].as_f64()? * scale);
-            Line { name: part.to_owned(), points: self.line(read), is_faint: false, color }
+            Line { name: part.to_owned(), points: self.line(read), color, ..Line::default() }
         };
         parts.map(line).into()
     }
@@ -172,7 +195,13 @@ fn percentiles(measured: &Value) -> Option<Chart> {
                 points.filter_map(|point| Some((point[0].as_f64()?, point[1].as_f64()?))).collect();
             if points.len() > 1 {
                 let is_faint = phase == "warm-up";
-                lines.push(Line { name: format!("{name}, {phase}"), points, is_faint, color: lines.len() });
+                lines.push(Line {
+                    name: format!("{name}, {phase}"),
+                    points,
+                    is_faint,
+                    color: lines.len(),
+                    ..Line::default()
+                });
             }
         }
     }

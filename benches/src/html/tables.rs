@@ -182,6 +182,7 @@ fn flatten(tree: &Value, under: &str, rows: &mut Vec<(String, String)>) {
         match inner {
             Value::Object(_) => flatten(inner, &name, rows),
             Value::Null => {}
+            Value::Array(all) if all.is_empty() => {}
             _ => rows.push((name, value(inner))),
         }
     }
