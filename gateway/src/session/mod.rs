@@ -78,7 +78,8 @@ pub struct Session {
     strikes: u8,
     /// The shard's bits: sending, receiving, armed.
     pub io: u8,
-    _pad: u8,
+    /// Arrivals that followed each other closely; the shard's.
+    pub quick: u8,
     /// For a network key, the learned interval and rate limits.
     _reserve: [u8; budget::SESSION_RESERVE_BYTES],
 }
@@ -168,6 +169,11 @@ impl Session {
 
     pub fn counter(&self) -> u32 {
         self.counter
+    }
+
+    /// Since the last frame.
+    pub fn silent_ms(&self, now_ms: u64) -> u32 {
+        (now_ms as u32).wrapping_sub(self.heard_ms)
     }
 
     pub fn applied_cursor(&self) -> Cursor {

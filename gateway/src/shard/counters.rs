@@ -68,6 +68,8 @@ counts! {
     anonymous: gauge;
     #[doc = "Connections that hold memory beyond the session record."]
     with_extra: gauge;
+    #[doc = "Phones that talk much: their receive stays armed in place of a poll."]
+    streams: gauge;
     #[doc = "Bytes waiting in out-queues."]
     queued_bytes: gauge;
     #[doc = "Bytes of frames half received."]

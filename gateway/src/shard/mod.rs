@@ -12,6 +12,7 @@ mod receive;
 mod send;
 pub mod sessions;
 pub mod slab;
+mod streams;
 pub mod table;
 mod thread;
 mod turn;
@@ -105,6 +106,8 @@ pub mod io {
     pub const APPLIED_WAITS: u8 = 32;
     /// The poll is armed.
     pub const ARMED: u8 = 64;
+    /// Its receive stays armed, in place of the poll.
+    pub const STREAMS: u8 = 128;
 }
 
 /// What completions are of.
@@ -120,6 +123,7 @@ mod op {
     pub const LINK_RECEIVE: u8 = 9;
     pub const LINK_SEND: u8 = 10;
     pub const LINK_CLOSE: u8 = 11;
+    pub const STREAM: u8 = 12;
 }
 
 /// Why a shard cannot be made.
@@ -153,6 +157,7 @@ pub struct Shard {
     pub(self) link_io: Vec<LinkIo>,
     pub(self) peers: Peers,
     pub(self) broadcasts: broadcast::Broadcasts,
+    pub(self) streams: streams::Streams,
     /// Sessions whose receive waits for a buffer.
     pub(self) to_receive: VecDeque<(u32, u32)>,
     pub(self) refusals: Vec<close::PendingRefusal>,
@@ -215,6 +220,7 @@ impl Shard {
             link_io,
             peers: config.peers,
             broadcasts: broadcast::Broadcasts::default(),
+            streams: streams::Streams::default(),
             to_receive: VecDeque::new(),
             refusals: Vec::new(),
             refusal_lines: config.refusals,

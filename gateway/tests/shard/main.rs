@@ -4,6 +4,7 @@ mod backend;
 mod bad_input;
 mod everybody;
 mod phone;
+mod streams;
 mod upstream;
 
 use std::net::SocketAddr;
