@@ -56,7 +56,7 @@ pub struct Point {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TimelineReport {
-    /// 1, and more in a long run: then a point has the worst p99 and maximum of its seconds.
+    /// 1, and more in a long run: then a point has the worst p50, p99 and maximum of its seconds.
     pub seconds_a_point: u64,
     pub points: Vec<Point>,
 }
@@ -107,8 +107,8 @@ impl Timeline {
 fn merge(into: &mut Point, other: &Point) {
     for (name, op) in &other.operations {
         let own = into.operations.entry(name).or_default();
-        let all = (own.count + op.count).max(1) as f64;
-        own.p50_ms = (own.p50_ms * own.count as f64 + op.p50_ms * op.count as f64) / all;
+        // The percentile of two is no mean of theirs.
+        own.p50_ms = own.p50_ms.max(op.p50_ms);
         own.p99_ms = own.p99_ms.max(op.p99_ms);
         own.max_ms = own.max_ms.max(op.max_ms);
         own.count += op.count;
