@@ -4,5 +4,6 @@
 mod admin;
 pub mod keys;
 pub mod log;
+mod memory;
 mod metrics;
 pub mod serve;

@@ -13,6 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tuning::{Host, Need, Role, Severity};
 
 use super::keys::KeySource;
+use super::memory::Unknown;
 use super::{admin, log};
 use crate::config::Config;
 use crate::limits;
@@ -29,6 +30,7 @@ pub struct Running {
     pub counters: Vec<Arc<Counters>>,
     pub config: Config,
     pub keys: KeySource,
+    pub unknown: Unknown,
     /// Phones are asked to go elsewhere.
     pub draining: AtomicBool,
 }
@@ -139,7 +141,18 @@ fn start(config: Config, admin: SocketAddr) -> Result<Running> {
     // The first and only time.
     let _ = peers.set(shards.iter().map(|shard| shard.mailbox.clone()).collect());
     let draining = AtomicBool::new(false);
-    Ok(Running { listen, admin, gateway, started: Instant::now(), shards, counters, config, keys, draining })
+    Ok(Running {
+        listen,
+        admin,
+        gateway,
+        started: Instant::now(),
+        shards,
+        counters,
+        config,
+        keys,
+        unknown: Unknown::default(),
+        draining,
+    })
 }
 
 /// A gateway that was killed holds its port for a while after its process is gone: the kernel ends its rings, and with
