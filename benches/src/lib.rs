@@ -40,7 +40,7 @@ pub mod servers;
 pub mod session;
 pub mod signals;
 pub mod soak;
-pub mod storm;
 pub mod sources;
 pub mod state;
+pub mod storm;
 pub mod workload;
