@@ -179,6 +179,6 @@ pub const SOURCES_MAX: u64 = 1 << 24;
 pub const FIND_WARM_UP_MS: u64 = 1_000;
 /// A rate that held in a short trial and not in the long one is lowered by so much, so often.
 pub const CONFIRM_STEP_DOWN: f64 = 0.95;
-pub const CONFIRMATIONS_MAX: usize = 6;
+pub const CONFIRMATIONS_MAX: usize = 10;
 /// Steps of a ramp: one phase each, beside the connecting ones.
 pub const STEPS_MAX: usize = PHASES_MAX / 2 - 2;
