@@ -120,7 +120,9 @@ impl Phone {
             self.ticket = Box::from(&welcome.ticket[..]);
             self.ticket_until_ms = self.now_ms + u64::from(welcome.ticket_good_s) * 1_000;
         }
-        if welcome.user != 0 && (self.stats.welcomes > 0 || self.config.sync_on_connect) {
+        // Of what a phone does not know of the server tells it by itself: a storm of those that come back asks nothing.
+        let asks = self.sync.is_behind() || (self.stats.welcomes == 0 && self.config.sync_on_connect);
+        if welcome.user != 0 && asks {
             self.sync.want_pull();
         }
         self.stats.welcomes += 1;
