@@ -134,6 +134,7 @@ impl World {
             Event::GateStarts(gate) => self.gates[gate].start(shared),
             Event::BackendTurn { life } if life == self.backend.life => self.backend.turn(shared),
             Event::BackendStarts => self.backend.start(shared),
+            Event::BackendCrashes => self.crash_backend(),
             Event::Commit { partition, life } if life == self.backend.life && self.backend.is_up() => {
                 self.backend.disk.commit(partition, life, shared);
             }
