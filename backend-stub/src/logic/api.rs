@@ -41,6 +41,8 @@ pub struct CoreConfig {
     pub keep_ms: u64,
     /// Users in memory at once; calls of others are refused. A user takes about 130 bytes.
     pub max_users: usize,
+    /// Contacts of one user.
+    pub max_contacts: u64,
 }
 
 impl CoreConfig {
@@ -56,6 +58,7 @@ impl CoreConfig {
             horizon_age_ms: limits::HORIZON_AGE_MS,
             keep_ms: 0,
             max_users: 4_000_000,
+            max_contacts: limits::MAX_CONTACTS,
         }
     }
 }
@@ -147,6 +150,12 @@ pub struct Counters {
     /// Recovered duties that had landed before.
     pub recovered_landed: u64,
     pub dead_letters: u64,
+    /// Duties from before the start that wait because what they bring cannot be read.
+    pub duties_stuck: u64,
+    /// Users whose log cannot be read now.
+    pub unreadable_logs: u64,
+    /// What groups and authors have for logs that cannot be read now.
+    pub set_aside: u64,
     /// Batches that failed for good.
     pub failed_batches: u64,
     /// Numbers that are void because their batch failed.

@@ -4,7 +4,7 @@ use proto_wire::names::{GROUP_BIT, UploadId, section_of};
 use proto_wire::pb;
 use proto_wire::status::{Code, Status};
 
-use super::api::{Action, At};
+use super::api::At;
 use super::core::{Core, Effect, Purpose};
 use super::outbox::Duty;
 use super::users::Place;
@@ -86,7 +86,14 @@ impl Core {
                 let refusal = Status::new(Code::Overloaded, "too many calls of this user wait");
                 self.resume_refused(resume, refusal);
             }
-            what => queue.push_back(what),
+            what => {
+                let hurries =
+                    !matches!(what, Waiting::Deliver(_) | Waiting::Fanout { .. } | Waiting::Spread { .. });
+                queue.push_back(what);
+                if hurries {
+                    self.look_again(place);
+                }
+            }
         }
     }
 
@@ -193,21 +200,20 @@ impl Core {
             }
             Err(error) => {
                 for place in places {
-                    let user = self.users.peek(place).id;
-                    self.actions
-                        .push_back(Action::Log(format!("the log of user {user} cannot be read: {error}")));
-                    self.tail_unreadable(place);
+                    self.tail_unreadable(at, place, &error.to_string());
                 }
                 return;
             }
         };
         for (place, rows) in places.into_iter().zip(answer.chunks_exact(2)) {
             match self.tail_read(place, &rows[0], &rows[1]) {
-                Ok(()) => self.resume_waiting(at, place),
+                Ok(()) => {
+                    self.tail_readable(place);
+                    self.resume_waiting(at, place);
+                }
                 Err(text) => {
-                    self.counters.broken_chains += 1;
-                    self.actions.push_back(Action::Log(text));
-                    self.tail_unreadable(place);
+                    self.counters.broken_chains += u64::from(!self.aside.is_unreadable(place));
+                    self.tail_unreadable(at, place, &text);
                 }
             }
         }
@@ -217,9 +223,8 @@ impl Core {
         let user = self.users.at(place);
         if let Some((key, value)) = log.rows.first() {
             let number = keys::last_number(key).unwrap_or_default();
-            let row = Row::decode(number, value).map_err(|error| {
-                format!("the log of user {} is damaged at number {number}: {error}", user.id)
-            })?;
+            let row = Row::decode(number, value)
+                .map_err(|error| format!("it is damaged at number {number}: {error}"))?;
             user.tail = number;
             user.head = number;
             user.visible = number;
@@ -233,27 +238,6 @@ impl Core {
         Ok(())
     }
 
-    /// Calls are told; what must not be lost waits for another try at the next tick.
-    fn tail_unreadable(&mut self, place: Place) {
-        let user = self.users.peek(place).id;
-        let broken = || Status::new(Code::Internal, format!("the log of user {user} cannot be read"));
-        let queue = self.waiting.remove(&place).unwrap_or_default();
-        for what in queue {
-            match what {
-                Waiting::Send { token, .. }
-                | Waiting::CreateGroup { token, .. }
-                | Waiting::Upload { token, .. }
-                | Waiting::Pull { token, .. } => {
-                    self.answer(token, Err(broken()));
-                }
-                Waiting::Resume(resume) => self.resume_refused(resume, broken()),
-                Waiting::Report { report, online } => self.session_looked_up(report, &online, None),
-                what => self.waiting.entry(place).or_default().push_back(what),
-            }
-        }
-        self.presence.load_again.push(place);
-    }
-
     fn resume_waiting(&mut self, at: At, place: Place) {
         let Some(queue) = self.waiting.remove(&place) else { return };
         let user = self.users.peek(place).id;
@@ -264,7 +248,7 @@ impl Core {
                 Waiting::Pull { token, device, request } => self.pull(at, token, user, device, &request),
                 Waiting::Report { report, online } => self.session_looked_up(report, &online, Some(place)),
                 Waiting::Deliver(duty) => self.deliver(at, duty),
-                Waiting::Fanout { group } => self.member_loaded(group),
+                Waiting::Fanout { group } => self.member_loaded(at, group),
                 Waiting::Upload { token, device, upload } => self.upload(at, token, user, device, *upload),
                 Waiting::Resume(resume) => self.resume(at, resume),
                 Waiting::Spread { author } => self.contact_loaded(author),

@@ -5,19 +5,23 @@
 //! both sides end at the highest number, and there each knows whether the other wants. Everything else about a peer -
 //! remark, block, how far it was read - is in the same item.
 
+use std::collections::VecDeque;
+
+use prost::Message as _;
 use proto_wire::names::{GROUP_BIT, section_of};
 use proto_wire::pb::{self, Relation};
 use proto_wire::status::{Code, Status};
 
 use super::api::{Answer, At};
 use super::append::Waiting;
+use super::aside::TOO_LATE;
 use super::core::{Core, Effect};
 use super::duty::PeerWord;
 use super::keys::{self, Key};
 use super::limits;
-use super::outbox::{Duty, Task};
+use super::outbox::{Duty, Task, body_of_row};
 use super::users::Place;
-use super::values::{Body, BodyHead, Kept, Kind, RowBody, decode_number, encode_number, mark};
+use super::values::{Body, BodyHead, Kept, Kind, Row, RowBody, decode_number, encode_number, mark};
 use super::verbs::{Resume, Verb};
 
 impl Core {
@@ -32,7 +36,7 @@ impl Core {
                 if kept.state.relation() == Relation::None {
                     return Err(Status::new(Code::NotFound, "this user is no contact"));
                 }
-                self.end(at, place, peer)
+                self.end(at, place, peer, false)
             }
             Verb::Remark { peer, remark } => self.put_peer(place, peer, |state| state.remark = remark),
             Verb::Star { peer, on } => self.put_peer(place, peer, |state| state.starred = on),
@@ -72,21 +76,27 @@ impl Core {
         hello: String,
     ) -> Result<u64, Status> {
         let user = self.users.peek(place).id;
-        if self.contact_count(user) >= limits::MAX_CONTACTS {
-            return Err(Status::new(Code::Limit, "a user has at most 5000 contacts"));
+        if self.is_full_of_contacts(user) {
+            let text = format!("a user has at most {} contacts", self.config.max_contacts);
+            return Err(Status::new(Code::Limit, text));
         }
         let ended = self.kept::<pb::Peer>(&keys::peer(user, peer))?.state.ended;
-        let number = self.relate(place, peer, relation, ended, String::new())?;
+        let number = self.relate(place, peer, Next::new(relation, ended))?;
         self.tell_peer(at, place, peer, number, PeerWord::Wants { ended, hello });
         Ok(number)
     }
 
-    fn end(&mut self, at: At, place: Place, peer: u64) -> Result<u64, Status> {
+    /// `full`: because the user has all the contacts that a user may have.
+    fn end(&mut self, at: At, place: Place, peer: u64, full: bool) -> Result<u64, Status> {
         let user = self.users.peek(place).id;
         let ended = self.kept::<pb::Peer>(&keys::peer(user, peer))?.state.ended + 1;
-        let number = self.relate(place, peer, Relation::None, ended, String::new())?;
-        self.tell_peer(at, place, peer, number, PeerWord::Ends { ended });
+        let number = self.relate(place, peer, Next { full, ..Next::new(Relation::None, ended) })?;
+        self.tell_peer(at, place, peer, number, PeerWord::Ends { ended, full });
         Ok(number)
+    }
+
+    fn is_full_of_contacts(&self, user: u64) -> bool {
+        self.contact_count(user) >= self.config.max_contacts
     }
 
     fn contact_count(&self, user: u64) -> u64 {
@@ -94,20 +104,13 @@ impl Core {
     }
 
     /// Gives the relation to a peer its next state, and keeps the count of contacts.
-    fn relate(
-        &mut self,
-        place: Place,
-        peer: u64,
-        relation: Relation,
-        ended: u64,
-        hello: String,
-    ) -> Result<u64, Status> {
+    fn relate(&mut self, place: Place, peer: u64, next: Next) -> Result<u64, Status> {
         let user = self.users.peek(place).id;
         let before = self.kept::<pb::Peer>(&keys::peer(user, peer))?.state.relation();
+        let relation = next.relation;
         let number = self.put_peer(place, peer, |state| {
             state.relation = relation.into();
-            state.ended = ended;
-            state.hello = hello;
+            (state.ended, state.full, state.hello) = (next.ended, next.full, next.hello);
         })?;
         let (was, is) = (before == Relation::Contact, relation == Relation::Contact);
         if was != is {
@@ -187,19 +190,29 @@ impl Core {
         let user = self.users.peek(place).id;
         let state = self.kept::<pb::Peer>(&keys::peer(user, sender))?.state;
         match word {
-            PeerWord::Ends { ended } if *ended > state.ended => {
-                self.relate(place, sender, Relation::None, *ended, String::new())?;
+            PeerWord::Ends { ended, full } if *ended > state.ended => {
+                let next = Next { full: *full, ..Next::new(Relation::None, *ended) };
+                self.relate(place, sender, next)?;
             }
             // A question to one who blocks is over at once, on both sides.
             PeerWord::Wants { ended, .. } if *ended >= state.ended && state.blocked => {
-                self.end(at, place, sender)?;
+                self.end(at, place, sender, false)?;
             }
             PeerWord::Wants { ended, hello } if *ended >= state.ended => {
-                let wants =
-                    *ended == state.ended && matches!(state.relation(), Relation::Asked | Relation::Contact);
-                let relation = if wants { Relation::Contact } else { Relation::Asks };
-                let hello = if wants { String::new() } else { hello.clone() };
-                self.relate(place, sender, relation, *ended, hello)?;
+                let mine = if *ended == state.ended { state.relation() } else { Relation::None };
+                match mine {
+                    // It said yes after this side got its last contact elsewhere: over as well, on both sides.
+                    Relation::Asked if self.is_full_of_contacts(user) => {
+                        self.end(at, place, sender, true)?;
+                    }
+                    Relation::Asked | Relation::Contact => {
+                        self.relate(place, sender, Next::new(Relation::Contact, *ended))?;
+                    }
+                    Relation::None | Relation::Asks => {
+                        let next = Next { hello: hello.clone(), ..Next::new(Relation::Asks, *ended) };
+                        self.relate(place, sender, next)?;
+                    }
+                }
             }
             // From before an end that this side knows of.
             PeerWord::Ends { .. } | PeerWord::Wants { .. } => {}
@@ -264,7 +277,8 @@ impl Core {
         Ok(true)
     }
 
-    /// A receipt at the one who wrote the messages. It only moves forward, so it needs no memory.
+    /// A receipt at the one who wrote the messages. It only moves forward, so it needs no memory. Who is blocked, or was
+    /// never written to, tells nothing: strangers must not fill a log.
     pub(super) fn land_receipt(
         &mut self,
         place: Place,
@@ -274,6 +288,9 @@ impl Core {
     ) -> Result<(), Status> {
         let (user, visible) = (self.users.peek(place).id, self.users.peek(place).visible);
         let kept = self.kept::<pb::Peer>(&keys::peer(user, sender))?.state;
+        if kept.blocked || (!has_told(&kept) && !self.has_written(user, sender, delivered.max(read))) {
+            return Ok(());
+        }
         let (delivered, read) = (delivered.min(visible), read.min(visible));
         if delivered <= kept.delivered_there && read <= kept.read_there {
             return Ok(());
@@ -285,21 +302,52 @@ impl Core {
         Ok(())
     }
 
+    /// Whether an item of a user is a message to this peer. Its row is in the hot tail, or `need` has brought it.
+    fn has_written(&self, user: u64, peer: u64, item: u64) -> bool {
+        let body = match self.hot.row(user, item) {
+            Some(Row { body: RowBody::Own(body), .. }) => Some(body.clone()),
+            Some(_) => None,
+            None => self.states.value(&keys::row(user, item)).and_then(|value| body_of_row(item, value)),
+        };
+        body.is_some_and(|body| {
+            let is_own = |head: &BodyHead| (head.kind, head.origin, head.item) == (Kind::Message, user, item);
+            let message = body.split().ok().filter(|(head, _)| is_own(head));
+            message.and_then(|(_, message)| pb::Message::decode(message).ok()).is_some_and(|it| it.to == peer)
+        })
+    }
+
+    /// What a receipt needs: what is kept of its sender, and for the first one the message that it is for.
+    fn receipt_keys(&self, user: u64, sender: u64, item: u64) -> Vec<Key> {
+        let mut keys = vec![keys::peer(user, sender)];
+        let kept = self.states.is_loaded(&keys[0]).then(|| self.kept::<pb::Peer>(&keys[0]));
+        let is_first = kept.is_some_and(|kept| kept.is_ok_and(|kept| !has_told(&kept.state)));
+        if is_first && self.hot.row(user, item).is_none() {
+            keys.push(keys::row(user, item));
+        }
+        keys
+    }
+
     /// What must be in memory before it is known whether a user blocks a sender: for most users nothing.
     pub(super) fn block_keys(&self, place: Place, sender: u64) -> Vec<Key> {
         let user = self.users.peek(place);
         if user.marks & mark::BLOCKS == 0 { Vec::new() } else { vec![keys::peer(user.id, sender)] }
     }
 
-    /// What must be in memory before a duty lands on a user.
-    pub(super) fn duty_keys(&self, place: Place, task: &Task) -> Vec<Key> {
+    /// What must be in memory before a duty lands on a user: three records at most.
+    pub(super) fn duty_keys(&self, place: Place, duty: &Duty) -> Vec<Key> {
         let user = self.users.peek(place);
-        match task {
+        let mut keys = match &duty.task {
             Task::User { sender, .. } => self.block_keys(place, *sender),
             Task::Peer { sender, .. } => vec![keys::peer(user.id, *sender), keys::contacts(user.id)],
-            Task::Receipt { sender, .. } => vec![keys::peer(user.id, *sender)],
+            Task::Receipt { sender, delivered, read, .. } => {
+                self.receipt_keys(user.id, *sender, *delivered.max(read))
+            }
             _ => Vec::new(),
+        };
+        if duty.checks {
+            keys.extend(duty.task.memory_key().map(|(key, _)| key));
         }
+        keys
     }
 
     /// Duties to a user whose records were being read. When many wait, the records of many are read at once: a
@@ -311,7 +359,7 @@ impl Core {
                 return held.into_iter().for_each(|duty| self.deliver(at, duty));
             };
             let mut keys = Vec::new();
-            for key in held.iter().take(ahead).flat_map(|duty| self.duty_keys(place, &duty.task)) {
+            for key in held.iter().take(ahead).flat_map(|duty| self.duty_keys(place, duty)) {
                 if !keys.contains(&key) {
                     keys.push(key);
                 }
@@ -337,6 +385,15 @@ impl Core {
         }
     }
 
+    /// What has waited for records for longer than its lifetime goes to the dead letters.
+    pub(super) fn end_held(&mut self, at: At, receiver: u64) {
+        let Some(held) = self.outbox.held.get_mut(&receiver) else { return };
+        let (over, left) = held.drain(..).partition(|duty| duty.is_over(at));
+        *held = left;
+        let over: VecDeque<Duty> = over;
+        over.iter().for_each(|duty| self.dead_letter(duty, TOO_LATE));
+    }
+
     /// Duties whose commit failed go before those to the same user that wait for records: they came first.
     pub(super) fn hold_again(&mut self, failed: &mut Vec<Effect>) {
         for effect in std::mem::take(failed).into_iter().rev() {
@@ -345,7 +402,10 @@ impl Core {
                 _ => None,
             };
             match (receiver.and_then(|receiver| self.outbox.held.get_mut(&receiver)), effect) {
-                (Some(held), Effect::Delivered(duty)) => held.push_front(duty),
+                (Some(held), Effect::Delivered(duty)) => {
+                    self.aside.note(duty.task.aside());
+                    held.push_front(duty);
+                }
                 (_, effect) => failed.push(effect),
             }
         }
@@ -365,5 +425,25 @@ impl Core {
         self.users.at(place).pins += 1;
         self.outbox.held.insert(receiver, [duty].into());
         None
+    }
+}
+
+/// Whether a peer has told how far it came: then it was written to.
+fn has_told(kept: &pb::Peer) -> bool {
+    kept.delivered_there > 0 || kept.read_there > 0
+}
+
+/// What a relation to a peer is from now on.
+struct Next {
+    relation: Relation,
+    ended: u64,
+    /// It ended because one of them has all the contacts that a user may have.
+    full: bool,
+    hello: String,
+}
+
+impl Next {
+    fn new(relation: Relation, ended: u64) -> Self {
+        Self { relation, ended, full: false, hello: String::new() }
     }
 }

@@ -9,6 +9,7 @@ use proto_wire::pb;
 use proto_wire::status::{Code, Status};
 
 use super::api::{Action, Answer, At, CoreConfig, Counters, KvKey};
+use super::aside::Aside;
 use super::expiry::{Expiry, ExpiryRead};
 use super::groups::Groups;
 use super::horizon::HorizonRead;
@@ -34,6 +35,7 @@ pub struct Core {
     pub(super) groups: Groups,
     pub(super) uploads: Uploads,
     pub(super) outbox: Outbox,
+    pub(super) aside: Aside,
     pub(super) presence: Presence,
     pub(super) lanes: Lanes,
     pub(super) recovery: Recovery,
@@ -103,6 +105,11 @@ pub(super) enum Effect {
     },
     /// A record is on disk.
     State(Key),
+    /// What some receivers of a group or an author are to get is a duty of theirs.
+    SetAside {
+        source: u64,
+        duties: Vec<Duty>,
+    },
     /// A device of a user is logged out.
     LoggedOut {
         user: u64,
@@ -142,6 +149,7 @@ impl Core {
             groups: Groups::new(config.seed),
             uploads: Uploads::default(),
             outbox: Outbox::default(),
+            aside: Aside::default(),
             presence: Presence::default(),
             lanes: Lanes::default(),
             recovery: Recovery::default(),
@@ -230,8 +238,9 @@ impl Core {
             Effect::Begin(duty) if matches!(duty.task, Task::Moment { .. }) => self.spread(duty, false),
             Effect::Begin(duty) => self.deliver(at, duty),
             Effect::Delivered(duty) => self.duty_landed(partition, &duty),
-            Effect::BeginFanout(fanout) => self.begin_fanout(fanout),
-            Effect::FannedOut(fanout) => self.fanned_out(partition, fanout),
+            Effect::BeginFanout(fanout) => self.begin_fanout(at, fanout),
+            Effect::FannedOut(fanout) => self.fanned_out(at, fanout),
+            Effect::SetAside { source, duties } => self.aside_committed(at, source, duties),
             Effect::Kv { token } => self.answer(token, Ok(Answer::Kv(None))),
             Effect::KvCreated { token, key } => {
                 self.kv_creating.remove(&key);
@@ -268,6 +277,7 @@ impl Core {
                 Effect::Delivered(duty) => self.deliver(at, duty),
                 Effect::FannedOut(fanout) => self.fan_out_again(index as u16, fanout),
                 Effect::Told { author } => self.told_again(author),
+                Effect::SetAside { source, .. } => self.aside_committed(at, source, Vec::new()),
                 _ => {}
             }
         }
@@ -310,6 +320,10 @@ impl Core {
             // The number that the group gave is void; the message gets another one.
             Effect::BeginFanout(fanout) => self.undo_fanout(&fanout),
             Effect::Delivered(_) | Effect::FannedOut(_) | Effect::Told { .. } => again.push(effect),
+            Effect::SetAside { ref duties, .. } => {
+                self.aside_void(duties);
+                again.push(effect);
+            }
             Effect::State(key) => self.state_void(&key),
             Effect::Answer { token, .. } => self.answer(token, Err(not_applied())),
             Effect::Kv { token } => self.answer(token, Err(not_applied())),
@@ -361,10 +375,13 @@ impl Core {
     /// Refuses a call that would write when too much waits already, or when the disk has no room.
     pub(super) fn admit(&mut self, token: u64, section: u16) -> bool {
         let partition = &self.partitions[usize::from(self.partition(section))];
+        let is_shut = self.is_shut(section);
         let refusal = if self.fenced.is_some() {
             Status::new(Code::Unavailable, "another backend owns the store now")
         } else if !self.recovery.is_done() {
             Status::new(Code::Unavailable, "the backend is starting")
+        } else if is_shut {
+            Status::new(Code::Unavailable, "what this section owes to others cannot be read")
         } else if self.is_full {
             Status::new(
                 Code::NoRoom,
@@ -451,10 +468,11 @@ impl Core {
         }
     }
 
+    /// Nothing is on its way. What waits for a log that cannot be read does so for as long as that is so.
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         self.reads.is_empty()
-            && self.waiting.is_empty()
+            && self.waiting.keys().all(|place| self.aside.is_unreadable(*place))
             && self.partitions.iter().all(|partition| {
                 partition.open.is_empty()
                     && partition.open_effects.is_empty()

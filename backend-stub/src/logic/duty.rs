@@ -52,6 +52,20 @@ pub enum StoredTask {
         number: u64,
         withdrawn: bool,
     },
+    /// A group's message for a member whose log could not be read when the others got it.
+    Member {
+        receiver: u64,
+        group: u64,
+        number: u64,
+    },
+    /// The same of a moment, for a contact.
+    Reference {
+        receiver: u64,
+        author: u64,
+        moment: u64,
+        number: u64,
+        withdrawn: bool,
+    },
 }
 
 /// What one side tells the other about who knows whom.
@@ -59,14 +73,25 @@ pub enum StoredTask {
 pub enum PeerWord {
     /// The sender wants the receiver as a contact, with what it says to that.
     Wants { ended: u64, hello: String },
-    /// It is over, for the so-manieth time.
-    Ends { ended: u64 },
+    /// It is over, for the so-manieth time; perhaps because one of them has all the contacts that a user may have.
+    Ends { ended: u64, full: bool },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredDuty {
     pub created_ms: u64,
     pub task: StoredTask,
+}
+
+impl StoredTask {
+    /// Of what is set aside: receiver, group or author, and the number there.
+    pub fn aside(&self) -> Option<(u64, u64, u64)> {
+        match *self {
+            StoredTask::Member { receiver, group, number } => Some((receiver, group, number)),
+            StoredTask::Reference { receiver, author, number, .. } => Some((receiver, author, number)),
+            _ => None,
+        }
+    }
 }
 
 impl StoredDuty {
@@ -79,6 +104,8 @@ impl StoredDuty {
             StoredTask::Peer { receiver, .. } => (5, *receiver),
             StoredTask::Receipt { receiver, .. } => (6, *receiver),
             StoredTask::Moment { author, .. } => (7, *author),
+            StoredTask::Member { receiver, .. } => (8, *receiver),
+            StoredTask::Reference { receiver, .. } => (9, *receiver),
         };
         out.extend_from_slice(&[VERSION, kind]);
         out.put_u64_le(self.created_ms);
@@ -104,6 +131,16 @@ impl StoredDuty {
                 encode_varint(*read, out);
             }
             StoredTask::Moment { moment, number, withdrawn, .. } => {
+                encode_varint(*moment, out);
+                encode_varint(*number, out);
+                out.push(u8::from(*withdrawn));
+            }
+            StoredTask::Member { group, number, .. } => {
+                out.put_u64_le(*group);
+                encode_varint(*number, out);
+            }
+            StoredTask::Reference { author, moment, number, withdrawn, .. } => {
+                out.put_u64_le(*author);
                 encode_varint(*moment, out);
                 encode_varint(*number, out);
                 out.push(u8::from(*withdrawn));
@@ -145,6 +182,18 @@ impl StoredDuty {
                 number: varint(rest, WHAT)?,
                 withdrawn: byte(rest, WHAT)? != 0,
             },
+            8 => StoredTask::Member {
+                receiver: owner,
+                group: u64_le(rest, WHAT)?,
+                number: varint(rest, WHAT)?,
+            },
+            9 => StoredTask::Reference {
+                receiver: owner,
+                author: u64_le(rest, WHAT)?,
+                moment: varint(rest, WHAT)?,
+                number: varint(rest, WHAT)?,
+                withdrawn: byte(rest, WHAT)? != 0,
+            },
             _ => return Err(Malformed(WHAT)),
         };
         Ok(Self { created_ms, task })
@@ -159,8 +208,8 @@ impl PeerWord {
                 encode_varint(*ended, out);
                 out.extend_from_slice(hello.as_bytes());
             }
-            PeerWord::Ends { ended } => {
-                out.push(2);
+            PeerWord::Ends { ended, full } => {
+                out.push(if *full { 3 } else { 2 });
                 encode_varint(*ended, out);
             }
         }
@@ -175,7 +224,7 @@ impl PeerWord {
                 let hello = String::from_utf8(value.to_vec()).map_err(|_| bad())?;
                 Ok(PeerWord::Wants { ended, hello })
             }
-            2 => Ok(PeerWord::Ends { ended }),
+            2 | 3 => Ok(PeerWord::Ends { ended, full: kind == 3 }),
             _ => Err(bad()),
         }
     }
@@ -201,9 +250,22 @@ mod tests {
                     number,
                     word: PeerWord::Wants { ended: at, hello: "grüß dich".into() },
                 },
-                StoredTask::Peer { receiver: at, sender: group, number, word: PeerWord::Ends { ended: at } },
+                StoredTask::Peer {
+                    receiver: at,
+                    sender: group,
+                    number,
+                    word: PeerWord::Ends { ended: at, full: back % 2 == 0 },
+                },
                 StoredTask::Receipt { receiver: at, sender: group, delivered: number, read: back },
                 StoredTask::Moment { author: at, moment: back, number, withdrawn: at % 2 == 0 },
+                StoredTask::Member { receiver: at, group, number },
+                StoredTask::Reference {
+                    receiver: back,
+                    author: at,
+                    moment: back,
+                    number,
+                    withdrawn: at % 2 == 0,
+                },
             ] {
                 let duty = StoredDuty { created_ms: at, task };
                 let mut out = Vec::new();

@@ -12,10 +12,13 @@ use proto_wire::status::{Code, Status};
 
 use super::api::At;
 use super::append::Waiting;
+use super::aside::TOO_LATE;
 use super::checks::too_many_members;
 use super::core::{Core, Effect, Purpose};
 use super::duty::{StoredDuty, StoredTask};
 use super::outbox::{Duty, Fanout, Task};
+use super::recall::is_taken_back;
+use super::users::Place;
 use super::values::{Body, BodyHead, GroupMeta, Kind, RowBody};
 use super::verbs::{Begin, Resume, Verb};
 use super::{keys, limits};
@@ -41,6 +44,8 @@ struct Group {
     fanouts: VecDeque<Fanout>,
     /// Members whose tails are being read for the first of them.
     members_loading: u32,
+    /// Duties of its members that are on their way to the disk.
+    setting_aside: bool,
     touched: u16,
 }
 
@@ -160,6 +165,9 @@ impl Core {
     }
 
     pub(super) fn group_read(&mut self, at: At, id: u64, answer: Result<Vec<Rows>, ReadError>) {
+        if self.is_shut(section_of(id)) {
+            return self.group_unreadable(id);
+        }
         let Some(group) = self.groups.groups.get_mut(&id) else { return };
         let meta = match &answer {
             Ok(rows) => rows[0].value().map(|value| GroupMeta::decode(value)).transpose(),
@@ -198,9 +206,18 @@ impl Core {
         }
     }
 
-    /// The disk could not be read before: once more.
-    pub(super) fn read_groups_again(&mut self) {
+    /// The disk could not be read before: once more, for what has time left.
+    pub(super) fn read_groups_again(&mut self, at: At) {
         for id in std::mem::take(&mut self.presence.read_groups_again) {
+            let Some(group) = self.groups.groups.get_mut(&id) else { continue };
+            let is_over = |waits: &Waits| matches!(waits, Waits::Duty(duty) if duty.is_over(at));
+            let (over, left): (VecDeque<Waits>, _) = group.waiting.drain(..).partition(is_over);
+            group.waiting = left;
+            for waits in over {
+                if let Waits::Duty(duty) = waits {
+                    self.dead_letter(&duty, TOO_LATE);
+                }
+            }
             self.read_group(id);
         }
     }
@@ -209,7 +226,10 @@ impl Core {
         let Some(group) = self.groups.groups.get_mut(&id) else { return };
         match (&duty.task, &group.members) {
             (Task::Group { .. }, None) => self.dead_letter(&duty, "there is no such group"),
-            (Task::Group { sender, .. }, Some(members)) if !members.has(*sender) => {
+            // What was taken back by one who has left since is taken back: it was a member when that was acknowledged.
+            (Task::Group { sender, body, .. }, Some(members))
+                if !members.has(*sender) && !is_taken_back(body) =>
+            {
                 self.dead_letter(&duty, "the sender is not a member");
             }
             (Task::Group { sender, number, body, .. }, Some(members)) => {
@@ -232,13 +252,15 @@ impl Core {
                     (Err(reason), _) | (_, Some(Err(reason))) => self.dead_letter(&duty, &reason),
                 }
             }
+            (Task::Create { .. }, Some(_)) if duty.checks => self.landed_before(duty.section, duty.sequence),
             (Task::Create { .. }, Some(_)) => self.dead_letter(&duty, "there is such a group already"),
             (Task::Create { meta, .. }, None) => {
                 let meta = meta.clone();
                 let members = self.put_group(id, &meta);
                 self.number_in_group(at, id, Some(duty), state_body(id, &meta), &members);
             }
-            (Task::User { .. } | Task::Peer { .. } | Task::Receipt { .. } | Task::Moment { .. }, _) => {}
+            // None of a group's.
+            _ => {}
         }
     }
 
@@ -299,7 +321,16 @@ impl Core {
             self.effect(section, Effect::Delivered(duty));
         }
         let landed = Arc::new([]);
-        let fanout = Fanout { group: id, sequence, number, body, members: members.ids.clone(), landed };
+        let fanout = Fanout {
+            group: id,
+            sequence,
+            number,
+            body,
+            members: members.ids.clone(),
+            landed,
+            created_ms: at.unix_ms,
+            aside: Vec::new(),
+        };
         self.effect(section, Effect::BeginFanout(fanout));
     }
 
@@ -313,36 +344,47 @@ impl Core {
         }
     }
 
-    pub(super) fn begin_fanout(&mut self, fanout: Fanout) {
+    pub(super) fn begin_fanout(&mut self, at: At, fanout: Fanout) {
         let id = fanout.group;
         let group = self.groups.groups.entry(id).or_default();
         group.touched = self.presence.sweep();
-        group.fanouts.push_back(fanout);
+        // One that was stuck comes before those that were numbered meanwhile.
+        let behind = group.fanouts.iter().rposition(|other| other.number < fanout.number);
+        group.fanouts.insert(behind.map_or(0, |at| at + 1), fanout);
         if group.fanouts.len() == 1 {
-            self.drive_fanouts(id);
+            self.drive_fanouts(at, id);
         }
     }
 
-    pub(super) fn member_loaded(&mut self, id: u64) {
+    /// A member's tail is in memory, or cannot be read.
+    pub(super) fn member_loaded(&mut self, at: At, id: u64) {
         let Some(group) = self.groups.groups.get_mut(&id) else { return };
         group.members_loading -= 1;
         if group.members_loading == 0 {
-            self.drive_fanouts(id);
+            self.drive_fanouts(at, id);
         }
     }
 
     /// Brings the messages to the members, in order: the first waits until the tails of all its members
-    /// are in memory.
-    fn drive_fanouts(&mut self, id: u64) {
+    /// are in memory. What is for members whose tails cannot be read is set aside first.
+    pub(super) fn drive_fanouts(&mut self, at: At, id: u64) {
+        if self.is_group_held(id) {
+            return;
+        }
         loop {
-            let Some(first) = self.groups.groups.get(&id).and_then(|group| group.fanouts.front()) else {
+            let group = self.groups.groups.get(&id);
+            let Some(group) = group.filter(|group| group.members_loading == 0 && !group.setting_aside) else {
                 return;
             };
-            let members = first.members.clone();
-            let mut loading = 0;
-            for member in members.iter() {
-                let place = self.user(*member);
-                if !self.users.peek(place).loaded {
+            let Some(first) = group.fanouts.front() else { return };
+            let (members, number, body) = (first.members.clone(), first.number, first.body.clone());
+            let (created_ms, has_duty) = (first.created_ms, first.receivers_aside());
+            let (mut loading, mut aside) = (0, Vec::new());
+            for &receiver in members.iter().filter(|member| !has_duty.contains(member)) {
+                let place = self.user(receiver);
+                if self.aside.has(receiver) || self.aside.is_unreadable(place) {
+                    aside.push(Task::Member { receiver, group: id, number, body: body.clone() });
+                } else if !self.users.peek(place).loaded {
                     self.wait(place, Waiting::Fanout { group: id });
                     loading += 1;
                 }
@@ -352,10 +394,43 @@ impl Core {
             if loading > 0 {
                 return;
             }
+            if !aside.is_empty() {
+                group.setting_aside = true;
+                return self.set_aside(id, created_ms, aside);
+            }
             let Some(fanout) = group.fanouts.pop_front() else { return };
             let partitions = self.fan_out(&fanout, None);
-            self.fanned_into(fanout, partitions);
+            self.fanned_into(at, fanout, partitions);
         }
+    }
+
+    /// The duties of those members are on disk, or their commit failed and there are none.
+    pub(super) fn members_set_aside(&mut self, at: At, id: u64, mut duties: Vec<Duty>) {
+        let Some(group) = self.groups.groups.get_mut(&id) else { return };
+        group.setting_aside = false;
+        if let Some(first) = group.fanouts.front_mut() {
+            first.aside.append(&mut duties);
+        }
+        self.drive_fanouts(at, id);
+    }
+
+    /// A group's message that was set aside for one member. It has landed at the others, so the section may say so.
+    pub(super) fn land_of_group(
+        &mut self,
+        place: Place,
+        group: u64,
+        number: u64,
+        body: &Body,
+    ) -> Result<(), Status> {
+        let user = self.users.peek(place).id;
+        let section = section_of(user);
+        let (head, _) = body.split().map_err(|error| Status::new(Code::Internal, error.to_string()))?;
+        if section != section_of(group) {
+            self.open(section).put(&keys::body(section, group, number), &body.0);
+        }
+        let item = is_later(&head, user).then_some((head.origin, head.item, head.version));
+        self.append(place, RowBody::Group { group, number }, item);
+        Ok(())
     }
 
     /// Rows for the members in all partitions or in one. A section's rows and its copy of the body come in
@@ -366,10 +441,13 @@ impl Core {
         let home = section_of(*group);
         let Ok((head, _)) = body.split() else { return Vec::new() };
         let mut partitions = Vec::new();
+        let aside = fanout.receivers_aside();
         for members in fanout.members.chunk_by(|a, b| section_of(*a) == section_of(*b)) {
             let section = section_of(members[0]);
             let partition = self.partition(section);
-            if fanout.landed.contains(&section) || only.is_some_and(|only| only != partition) {
+            let is_for_nobody = members.iter().all(|member| aside.contains(member));
+            if is_for_nobody || fanout.landed.contains(&section) || only.is_some_and(|only| only != partition)
+            {
                 continue;
             }
             if section == home {
@@ -377,7 +455,7 @@ impl Core {
             } else {
                 self.open(section).put(&keys::body(section, *group, *number), &body.0);
             }
-            for member in members {
+            for member in members.iter().filter(|member| !aside.contains(member)) {
                 let place = self.user(*member);
                 let item = is_later(&head, *member).then_some((head.origin, head.item, head.version));
                 self.append(place, RowBody::Group { group: *group, number: *number }, item);
@@ -396,40 +474,50 @@ impl Core {
         partitions
     }
 
-    fn fanned_into(&mut self, fanout: Fanout, partitions: Vec<u16>) {
-        let home = section_of(fanout.group);
+    fn fanned_into(&mut self, at: At, fanout: Fanout, partitions: Vec<u16>) {
         if partitions.is_empty() {
-            self.end_fanout(home, fanout.sequence);
+            self.end_fanout(at, fanout, true);
         } else if self.config.partitions > 1 {
-            self.outbox.left.insert((home, fanout.sequence), partitions.len() as u16);
+            let key = (section_of(fanout.group), fanout.sequence);
+            self.outbox.left.insert(key, partitions.len() as u16);
         }
     }
 
-    pub(super) fn fanned_out(&mut self, _partition: u16, fanout: Fanout) {
-        let home = section_of(fanout.group);
+    /// The rows of the members in one partition are on disk.
+    pub(super) fn fanned_out(&mut self, at: At, fanout: Fanout) {
         if self.config.partitions == 1 {
-            self.counters.delivered += 1;
-            self.counters.duties -= 1;
-            return;
+            return self.end_fanout(at, fanout, false);
         }
-        let key = (home, fanout.sequence);
+        let key = (section_of(fanout.group), fanout.sequence);
         let Some(left) = self.outbox.left.get_mut(&key) else { return };
         *left -= 1;
         if *left == 0 {
             self.outbox.left.remove(&key);
-            self.end_fanout(home, fanout.sequence);
+            self.end_fanout(at, fanout, true);
         }
     }
 
-    fn end_fanout(&mut self, home: u16, sequence: u64) {
-        self.open(home).delete(&keys::duty(home, sequence));
+    /// All have it whose logs can be read; the others' duties begin.
+    fn end_fanout(&mut self, at: At, fanout: Fanout, deletes: bool) {
+        let home = section_of(fanout.group);
+        if deletes {
+            self.open(home).delete(&keys::duty(home, fanout.sequence));
+        }
         self.counters.delivered += 1;
         self.counters.duties -= 1;
+        fanout.aside.into_iter().for_each(|duty| self.deliver(at, duty));
     }
 
     /// The commit of one partition failed for good.
     pub(super) fn fan_out_again(&mut self, partition: u16, fanout: Fanout) {
         self.fan_out(&fanout, Some(partition));
+    }
+}
+
+impl Fanout {
+    /// Members who get it by a duty of their own.
+    pub fn receivers_aside(&self) -> Vec<u64> {
+        self.aside.iter().filter_map(|duty| duty.task.receiver()).collect()
     }
 }
 

@@ -19,8 +19,8 @@ pub const MAX_READS_WAITING: usize = 16_384;
 /// Queries of one read: enough to amortise the hand-over, few enough to keep the reader's turns short.
 pub const MAX_QUERIES: usize = 128;
 
-/// Duties to one user whose records are read at once. Each needs two at most.
-pub const HELD_AHEAD: usize = MAX_QUERIES / 2;
+/// Duties to one user whose records are read at once. Each needs three at most.
+pub const HELD_AHEAD: usize = MAX_QUERIES / 3;
 
 /// Calls that wait for one user's tail, or for one upload.
 pub const MAX_WAITING: usize = 1024;
@@ -71,6 +71,18 @@ pub const PAGE_ROWS: u32 = 512;
 /// A duty that could not be applied for this long goes to the dead letters.
 pub const DUTY_LIFETIME_MS: u64 = 7 * 24 * 3600 * 1000;
 
+/// A log that could not be read is read again after a step of the sweep, then after twice as long each time, up to this.
+pub const READ_AGAIN_MS: u64 = 16_000;
+
+/// Such logs that are read again in one step, with two queries each.
+pub const READ_AGAIN: usize = 512;
+
+/// Duties in memory for one log that cannot be read; beyond it they go to the dead letters at once.
+pub const MAX_WAITING_UNREADABLE: usize = 4096;
+
+/// Reads of the recovery that fail are tried so often, half a second apart, before it goes on without them.
+pub const RECOVERY_TRIES: u32 = 4;
+
 /// Reads that the walk for expired ids of uploads makes in a step of the sweep. Two a user: a million
 /// users take four hours.
 pub const EXPIRY_READS: u32 = 64;
@@ -97,6 +109,9 @@ pub const RETRY_AFTER_MS: u32 = 200;
 
 /// Small records in memory, beside those of commits on their way: what users keep of peers.
 pub const MAX_STATE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Records that are looked at when one comes or goes, to see whether they may leave memory.
+pub const STATES_LOOKED_AT: usize = 64;
 
 /// A message may be taken back for so long.
 pub const RECALL_MS: u64 = 2 * 60 * 1000;

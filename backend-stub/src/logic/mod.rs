@@ -3,6 +3,7 @@
 
 mod api;
 mod append;
+mod aside;
 mod checks;
 mod contacts;
 mod core;

@@ -12,6 +12,7 @@ use proto_wire::status::{Code, Status};
 
 use super::api::{Answer, At};
 use super::append::Waiting;
+use super::aside::TOO_LATE;
 use super::core::{Core, Effect, Purpose};
 use super::keys::{self, Key};
 use super::limits;
@@ -332,6 +333,7 @@ impl Core {
     fn contacts_read(&mut self, author: u64, answer: Vec<Rows>) {
         let Some(spread) = self.moments.spreads.get_mut(&author) else { return };
         let [rows, post] = &answer[..] else { return };
+        let Some(number) = spread.duties.front().and_then(Duty::moment_number) else { return };
         let hidden_from = hidden_from(post);
         spread.more = rows.more;
         spread.page.clear();
@@ -341,7 +343,9 @@ impl Core {
             let is_contact = peer != author
                 && Kept::<pb::Peer>::decode(value)
                     .is_ok_and(|kept| kept.state.relation() == Relation::Contact && !kept.state.blocked);
-            if is_contact && !hidden_from.contains(&peer) {
+            // One that was set aside before a restart has its duty.
+            let has_duty = self.aside.holds(peer, author, number);
+            if is_contact && !has_duty && !hidden_from.contains(&peer) {
                 spread.page.push(peer);
             }
         }
@@ -366,24 +370,46 @@ impl Core {
         }
     }
 
-    /// Brings the tails of the page's contacts.
+    /// Brings the tails of the page's contacts. What is for those whose tails cannot be read is set aside first.
     fn load_page(&mut self, author: u64) {
         let Some(spread) = self.moments.spreads.get(&author) else { return };
-        let mut left = 0;
-        for peer in spread.page.clone() {
-            let place = self.user(peer);
-            if !self.users.peek(place).loaded {
+        let Some(Duty { task: Task::Moment { moment, number, withdrawn, .. }, created_ms, .. }) =
+            spread.duties.front()
+        else {
+            return;
+        };
+        let (moment, number, withdrawn, created_ms) = (*moment, *number, *withdrawn, *created_ms);
+        let (mut left, mut aside) = (0, Vec::new());
+        for receiver in spread.page.clone() {
+            let place = self.user(receiver);
+            if self.aside.has(receiver) || self.aside.is_unreadable(place) {
+                aside.push(Task::Reference { receiver, author, moment, number, withdrawn });
+            } else if !self.users.peek(place).loaded {
                 self.wait(place, Waiting::Spread { author });
                 left += 1;
             }
         }
         let Some(spread) = self.moments.spreads.get_mut(&author) else { return };
         spread.left = left;
-        if left == 0 {
-            self.tell_page(author);
+        if left > 0 {
+            return;
         }
+        if aside.is_empty() {
+            return self.tell_page(author);
+        }
+        spread.left = 1;
+        self.set_aside(author, created_ms, aside);
     }
 
+    /// The duties of those contacts are on disk: the page goes on without them.
+    pub(super) fn contacts_set_aside(&mut self, author: u64, receivers: &[u64]) {
+        if let Some(spread) = self.moments.spreads.get_mut(&author) {
+            spread.page.retain(|peer| !receivers.contains(peer));
+        }
+        self.contact_loaded(author);
+    }
+
+    /// A contact's tail is in memory, or cannot be read.
     pub(super) fn contact_loaded(&mut self, author: u64) {
         let Some(spread) = self.moments.spreads.get_mut(&author) else { return };
         spread.left -= 1;
@@ -403,12 +429,10 @@ impl Core {
             return;
         };
         let created_ms = spread.duties.front().map_or(0, |duty| duty.created_ms);
-        let body = reference(author, moment, created_ms, withdrawn);
         let mut partitions: Vec<u16> = Vec::new();
         for peer in &page {
             let place = self.user(*peer);
-            let later = withdrawn.then_some((author, moment, 2));
-            self.append(place, RowBody::Own(body.clone()), later);
+            self.land_reference(place, author, moment, created_ms, withdrawn);
             let mut value = Vec::new();
             encode_number(number, &mut value);
             self.open(section_of(*peer)).put(&keys::seen(*peer, author), &value);
@@ -429,6 +453,19 @@ impl Core {
         if let Some(spread) = self.moments.spreads.get_mut(&author) {
             spread.page = page;
         }
+    }
+
+    /// A contact's row: there is a moment, or it is gone.
+    pub(super) fn land_reference(
+        &mut self,
+        place: Place,
+        author: u64,
+        moment: u64,
+        posted_ms: u64,
+        withdrawn: bool,
+    ) {
+        let later = withdrawn.then_some((author, moment, 2));
+        self.append(place, RowBody::Own(reference(author, moment, posted_ms, withdrawn)), later);
     }
 
     /// A page's rows are on disk in one partition.
@@ -460,10 +497,24 @@ impl Core {
     }
 
     /// The disk could not be read before: the page once more.
-    pub(super) fn spread_again(&mut self) {
+    pub(super) fn spread_again(&mut self, at: At) {
         for author in std::mem::take(&mut self.presence.spread_again) {
             let Some(spread) = self.moments.spreads.get_mut(&author) else { continue };
             spread.again = false;
+            if let Some(duty) = spread.duties.front().filter(|duty| duty.is_over(at)).cloned() {
+                // The next one begins anew.
+                (spread.more, spread.after) = (true, 0);
+                spread.page.clear();
+                spread.duties.pop_front();
+                let is_last = spread.duties.is_empty();
+                self.dead_letter(&duty, TOO_LATE);
+                if is_last {
+                    self.moments.spreads.remove(&author);
+                    continue;
+                }
+                self.spread_on(author);
+                continue;
+            }
             if spread.page.is_empty() { self.spread_on(author) } else { self.ask_page(author) }
         }
     }

@@ -13,11 +13,12 @@ use proto_wire::status::{Code, Status};
 
 use super::api::{Action, At};
 use super::append::Waiting;
+use super::aside::TOO_LATE;
 use super::core::{Core, Effect};
 use super::duty::{PeerWord, StoredDuty, StoredTask};
+use super::keys::{self, Key};
 use super::users::Place;
 use super::values::{Body, GroupMeta, Kind, RowBody, encode_number};
-use super::{keys, limits};
 use crate::plant::{Fault, planted};
 
 /// The outbox of all sections of this process.
@@ -38,6 +39,8 @@ pub(super) struct Duty {
     pub section: u16,
     pub sequence: u64,
     pub created_ms: u64,
+    /// It may have landed before: the receiver's memory is asked first.
+    pub checks: bool,
     pub task: Task,
 }
 
@@ -55,6 +58,10 @@ pub(super) enum Task {
     Receipt { receiver: u64, sender: u64, delivered: u64, read: u64 },
     /// A moment of an author, or its end, for the contacts.
     Moment { author: u64, moment: u64, number: u64, withdrawn: bool },
+    /// A group's message for one member, set aside.
+    Member { receiver: u64, group: u64, number: u64, body: Body },
+    /// A moment of an author, or its end, for one contact, set aside.
+    Reference { receiver: u64, author: u64, moment: u64, number: u64, withdrawn: bool },
 }
 
 /// A message with its group's number, on its way to the members.
@@ -68,6 +75,9 @@ pub(super) struct Fanout {
     pub members: Arc<[u64]>,
     /// Sections in which it had landed before a restart.
     pub landed: Arc<[u16]>,
+    pub created_ms: u64,
+    /// For members whose logs cannot be read: duties of their own, on disk.
+    pub aside: Vec<Duty>,
 }
 
 impl Task {
@@ -78,7 +88,7 @@ impl Task {
         }
     }
 
-    fn stored(&self) -> StoredTask {
+    pub fn stored(&self) -> StoredTask {
         match self {
             Task::User { receiver, sender, number, .. } => {
                 StoredTask::User { receiver: *receiver, sender: *sender, number: *number }
@@ -102,6 +112,16 @@ impl Task {
                 number: *number,
                 withdrawn: *withdrawn,
             },
+            Task::Member { receiver, group, number, .. } => {
+                StoredTask::Member { receiver: *receiver, group: *group, number: *number }
+            }
+            Task::Reference { receiver, author, moment, number, withdrawn } => StoredTask::Reference {
+                receiver: *receiver,
+                author: *author,
+                moment: *moment,
+                number: *number,
+                withdrawn: *withdrawn,
+            },
         }
     }
 }
@@ -111,7 +131,10 @@ impl Core {
     pub(super) fn begin_duty(&mut self, at: At, section: u16, task: Task) {
         let stored = StoredDuty { created_ms: at.unix_ms, task: task.stored() };
         let sequence = self.put_duty(section, &stored);
-        self.effect(section, Effect::Begin(Duty { section, sequence, created_ms: at.unix_ms, task }));
+        self.effect(
+            section,
+            Effect::Begin(Duty { section, sequence, created_ms: at.unix_ms, checks: false, task }),
+        );
     }
 
     pub(super) fn put_duty(&mut self, section: u16, stored: &StoredDuty) -> u64 {
@@ -131,15 +154,18 @@ impl Core {
     ///
     /// A duty of this process is fresh: its number is the sender's newest, so the receiver cannot have
     /// seen it and its memory is written without being read. Duties from before a restart were checked
-    /// against the memory when they were found.
+    /// against the memory when they were found, or are when it can be read.
     pub(super) fn deliver(&mut self, at: At, duty: Duty) {
-        if duty.created_ms + limits::DUTY_LIFETIME_MS < at.unix_ms {
-            return self.dead_letter(&duty, "it could not be delivered in 7 days");
+        if duty.is_over(at) {
+            return self.dead_letter(&duty, TOO_LATE);
         }
+        self.aside.note(duty.task.aside());
         match &duty.task {
-            Task::User { receiver, .. } | Task::Peer { receiver, .. } | Task::Receipt { receiver, .. } => {
-                self.deliver_to_user(at, *receiver, duty)
-            }
+            Task::User { receiver, .. }
+            | Task::Peer { receiver, .. }
+            | Task::Receipt { receiver, .. }
+            | Task::Member { receiver, .. }
+            | Task::Reference { receiver, .. } => self.deliver_to_user(at, *receiver, duty),
             Task::Moment { .. } => self.spread(duty, true),
             Task::Group { group, .. } | Task::Create { group, .. } => self.deliver_to_group(at, *group, duty),
         }
@@ -149,27 +175,41 @@ impl Core {
     fn deliver_to_user(&mut self, at: At, receiver: u64, duty: Duty) {
         let place = self.user(receiver);
         if !self.users.peek(place).loaded {
+            if self.is_overfull(place) {
+                return self
+                    .dead_letter(&duty, "its receiver's log cannot be read, and too much waits for it");
+            }
             return self.wait(place, Waiting::Deliver(duty));
         }
-        let keys = self.duty_keys(place, &duty.task);
+        let keys = self.duty_keys(place, &duty);
         let Some(duty) = self.hold(place, &keys, duty) else { return };
-        if let Err(status) = self.land(at, place, &duty.task) {
+        if duty.checks && self.has_landed(&duty) {
+            self.aside.forget(duty.task.aside());
+            return self.landed_before(duty.section, duty.sequence);
+        }
+        if let Err(status) = self.land(at, place, &duty) {
             return self.dead_letter(&duty, &status.text);
         }
+        self.aside.forget(duty.task.aside());
         let section = section_of(receiver);
-        if let Task::User { sender, number, .. } | Task::Peer { sender, number, .. } = &duty.task {
-            self.remember(section, receiver, *sender, *number);
+        if let Some((key, number)) = duty.task.memory_key() {
+            self.remember_at(key, number);
         }
         self.end_with(section, &duty);
         self.effect(section, Effect::Delivered(duty));
     }
 
-    fn land(&mut self, at: At, place: Place, task: &Task) -> Result<(), Status> {
-        match task {
+    fn land(&mut self, at: At, place: Place, duty: &Duty) -> Result<(), Status> {
+        match &duty.task {
             Task::User { sender, body, .. } => self.land_item(place, *sender, body),
             Task::Peer { sender, word, .. } => self.land_word(at, place, *sender, word),
             Task::Receipt { sender, delivered, read, .. } => {
                 self.land_receipt(place, *sender, *delivered, *read)
+            }
+            Task::Member { group, number, body, .. } => self.land_of_group(place, *group, *number, body),
+            Task::Reference { author, moment, withdrawn, .. } => {
+                self.land_reference(place, *author, *moment, duty.created_ms, *withdrawn);
+                Ok(())
             }
             Task::Group { .. } | Task::Create { .. } | Task::Moment { .. } => Ok(()),
         }
@@ -195,12 +235,16 @@ impl Core {
 
     /// Writes up to which of its numbers an origin was applied.
     pub(super) fn remember(&mut self, section: u16, receiver: u64, origin: u64, number: u64) {
+        self.remember_at(keys::origin(section, receiver, origin), number);
+    }
+
+    fn remember_at(&mut self, key: Key, number: u64) {
         if planted(Fault::NoOriginMemory) {
             return;
         }
         self.scratch.clear();
         encode_number(number, &mut self.scratch);
-        self.put_scratch(section, &keys::origin(section, receiver, origin));
+        self.put_scratch(key.section(), &key);
     }
 
     /// Deletes a duty in the commit that fulfils it, when both lie in one partition.
@@ -221,18 +265,20 @@ impl Core {
 
     /// A duty that cannot be fulfilled stays visible.
     pub(super) fn dead_letter(&mut self, duty: &Duty, reason: &str) {
-        let (section, sequence) = (duty.section, duty.sequence);
+        self.aside.forget(duty.task.aside());
         let stored = StoredDuty { created_ms: duty.created_ms, task: duty.task.stored() };
+        self.bury(duty.section, duty.sequence, &stored, &duty.task.name(), reason);
+    }
+
+    pub(super) fn bury(&mut self, section: u16, sequence: u64, duty: &StoredDuty, name: &str, reason: &str) {
         self.scratch.clear();
-        stored.encode(&mut self.scratch);
+        duty.encode(&mut self.scratch);
         self.put_scratch(section, &keys::dead(section, duty.created_ms, sequence));
         self.open(section).delete(&keys::duty(section, sequence));
         self.counters.dead_letters += 1;
         self.counters.duties -= 1;
-        self.actions.push_back(Action::Log(format!(
-            "dead letter in section {section}: {}: {reason}",
-            duty.task.name()
-        )));
+        let text = format!("dead letter in section {section}: {name}: {reason}");
+        self.actions.push_back(Action::Log(text));
     }
 }
 
@@ -250,9 +296,11 @@ impl Task {
     /// The user whose log it changes, if it is one.
     pub fn receiver(&self) -> Option<u64> {
         match self {
-            Task::User { receiver, .. } | Task::Peer { receiver, .. } | Task::Receipt { receiver, .. } => {
-                Some(*receiver)
-            }
+            Task::User { receiver, .. }
+            | Task::Peer { receiver, .. }
+            | Task::Receipt { receiver, .. }
+            | Task::Member { receiver, .. }
+            | Task::Reference { receiver, .. } => Some(*receiver),
             Task::Group { .. } | Task::Create { .. } | Task::Moment { .. } => None,
         }
     }
@@ -271,6 +319,12 @@ impl Task {
                 format!("a receipt of user {sender} for user {receiver}")
             }
             Task::Moment { author, moment, .. } => format!("moment {moment} of user {author}"),
+            Task::Member { receiver, group, number, .. } => {
+                format!("message {number} of group {group} for user {receiver}")
+            }
+            Task::Reference { receiver, author, moment, .. } => {
+                format!("moment {moment} of user {author} for user {receiver}")
+            }
         }
     }
 }

@@ -32,8 +32,7 @@ pub(super) struct Presence {
     next_step_ms: u64,
     /// Routes seen by the sweep that goes on.
     online: u64,
-    /// Users and groups that the store could not read, for the next step.
-    pub load_again: Vec<Place>,
+    /// Groups that the store could not read, for the next step.
     pub read_groups_again: Vec<u64>,
     /// Authors whose moments could not go on.
     pub spread_again: Vec<u64>,
@@ -311,11 +310,11 @@ impl Core {
         self.presence.next_step_ms = at.now_ms + limits::SWEEP_STEP_MS;
         self.counters.hot_bytes = self.hot.bytes() as u64;
         self.counters.leases_ended += self.presence.expire(at.now_ms);
-        self.to_load.append(&mut self.presence.load_again);
-        self.read_groups_again();
-        self.spread_again();
+        self.load_again(at);
+        self.read_groups_again(at);
+        self.spread_again(at);
         self.read_states_again(at);
-        self.recover_again();
+        self.recover_again(at);
         self.expire_uploads(at);
         self.sweep_step(at);
     }

@@ -17,6 +17,11 @@ use super::verbs::{Begin, Resume, Verb};
 /// The version of a message that was taken back: above the sender's first and the group's numbered one.
 const RECALLED: u64 = 3;
 
+/// Whether this is the version of a message without its content.
+pub(super) fn is_taken_back(body: &Body) -> bool {
+    body.split().is_ok_and(|(head, _)| head.kind == Kind::Message && head.version >= RECALLED)
+}
+
 impl Core {
     /// Takes a message back. `need` has brought its row and whether it has later versions; its group comes first too.
     pub(super) fn recall(&mut self, at: At, begin: Begin) {

@@ -56,9 +56,10 @@ struct Waiter {
 /// What an entry costs beside its value.
 const RECORD_BYTES: usize = 160;
 
-/// Rows and their index are written by another way than records, so what was read of them is not kept.
+/// Rows, their index and memories of origins are written by another way than records, so what was read of them is not
+/// kept.
 fn is_read_anew(key: &Key) -> bool {
-    matches!(key.kind(), keys::ROW | keys::ITEM)
+    matches!(key.kind(), keys::ROW | keys::ITEM | keys::ORIGIN | keys::SEEN)
 }
 
 impl States {
@@ -67,7 +68,7 @@ impl States {
         self.records.get(key)?.value.as_ref()
     }
 
-    fn is_loaded(&self, key: &Key) -> bool {
+    pub fn is_loaded(&self, key: &Key) -> bool {
         self.records.get(key).is_some_and(|record| record.loaded)
     }
 
@@ -125,11 +126,12 @@ impl States {
     }
 
     /// Lets the oldest go that are not in use. What left otherwise still stands in the order: that has a bound of
-    /// its own.
+    /// its own. It looks at a few at a time, so that a call costs little even when all are in use; more than come with
+    /// one call, so that it keeps up.
     fn shrink(&mut self) {
-        let mut looked_at = self.order.len();
-        while self.is_too_large() && looked_at > 0 {
-            looked_at -= 1;
+        let mut left = limits::STATES_LOOKED_AT;
+        while self.is_too_large() && left > 0 {
+            left -= 1;
             let Some(oldest) = self.order.pop_front() else { return };
             match self.records.get(&oldest) {
                 Some(record) if record.is_in_use() => self.order.push_back(oldest),
@@ -267,6 +269,9 @@ impl Core {
     /// What could not be read before: once more.
     pub(super) fn read_states_again(&mut self, at: At) {
         for resume in std::mem::take(&mut self.states.again) {
+            if let Resume::Held(receiver) = resume {
+                self.end_held(at, receiver);
+            }
             self.resume(at, resume);
         }
     }
@@ -288,6 +293,28 @@ mod tests {
         }
         assert!(states.order.len() <= 1024, "{}", states.order.len());
         assert_eq!((states.records.len(), states.bytes), (0, 0));
+    }
+
+    /// Far beyond the bound, and every record waits for its commit: a call looks at a few of them, and once the commits
+    /// are done memory comes back.
+    #[test]
+    fn when_all_are_in_use_a_call_looks_at_few_of_them() {
+        let mut states = States::default();
+        let value = Bytes::from(vec![0; 4096]);
+        let many = 2 * limits::MAX_STATE_BYTES / value.len();
+        for number in 0..many as u64 {
+            states.set(keys::peer(1, number), Some(value.clone()));
+            states.entry(keys::peer(1, number)).writes += 1;
+        }
+        let first = *states.order.front().expect("they are in an order");
+        states.shrink();
+        let passed = states.order.iter().rev().position(|key| *key == first).expect("it is in use") + 1;
+        assert_eq!((passed, states.records.len()), (limits::STATES_LOOKED_AT, many));
+        for number in 0..many as u64 {
+            states.written(&keys::peer(1, number));
+            states.shrink();
+        }
+        assert!(states.bytes <= limits::MAX_STATE_BYTES, "{}", states.bytes);
     }
 
     /// Each pin belongs to its waiter, each write to its commit.

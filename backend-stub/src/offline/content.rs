@@ -146,6 +146,7 @@ pub(crate) fn to_json(content: &Content) -> Value {
             "blocked": peer.blocked, "hello": peer.hello, "read": peer.read, "delivered_there": peer.delivered_there,
             "read_there": peer.read_there, "delivered_here": peer.delivered_here, "read_here": peer.read_here,
             "ended": peer.ended,
+            "full": peer.full,
         }),
         Content::Event(event) => json!({
             "group": id(event.group), "by": id(event.by), "action": action(event), "users": ids(&event.users),
@@ -203,6 +204,8 @@ pub(crate) fn parties(task: &StoredTask) -> (u64, Option<u64>) {
         StoredTask::Create { group, meta } => (meta.owner, Some(*group)),
         StoredTask::Fanout { group, .. } => (*group, None),
         StoredTask::Moment { author, .. } => (*author, None),
+        StoredTask::Member { receiver, group, .. } => (*group, Some(*receiver)),
+        StoredTask::Reference { receiver, author, .. } => (*author, Some(*receiver)),
     }
 }
 
@@ -231,6 +234,12 @@ pub(crate) fn duty_line(task: &StoredTask) -> String {
         }
         StoredTask::Moment { author, moment, .. } => {
             format!("moment {moment} of user {author} for the contacts")
+        }
+        StoredTask::Member { receiver, group, number } => {
+            format!("message {number} of group {group} for user {receiver}, set aside")
+        }
+        StoredTask::Reference { receiver, author, moment, .. } => {
+            format!("moment {moment} of user {author} for user {receiver}, set aside")
         }
     }
 }

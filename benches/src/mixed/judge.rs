@@ -260,14 +260,15 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// What one read is what the other was told of, and what was acknowledged.
+    /// What one read is what the other was told of, unless that one blocked it, and what was acknowledged.
     fn receipts(&mut self) {
         for user in self.users() {
             for peer in self.book(user).peers() {
                 let Some(other) = self.people.who.phone_of(peer.peer) else { continue };
                 let there = self.book(other).peer(self.id(user));
                 let here = there.map_or((0, 0), |there| (there.read_here, there.delivered_here));
-                if (peer.read_there, peer.delivered_there) != here {
+                let is_told = !self.model.has_blocked(user, other);
+                if is_told && (peer.read_there, peer.delivered_there) != here {
                     self.differ("receipts", || {
                         format!("user {user} was told {peer:?}, user {other} {there:?}")
                     });

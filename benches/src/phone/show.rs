@@ -187,6 +187,9 @@ impl Talk {
                 format!("{name} asks to be a contact: {:?}; say: accept {call}", peer.hello)
             }
             Relation::Contact => format!("{name} and you are contacts"),
+            Relation::None if peer.full => {
+                format!("{name} and you are no contacts: one of you has as many as there may be")
+            }
             Relation::None => format!("{name} and you are no contacts"),
             Relation::Asked => return,
         };

@@ -140,6 +140,75 @@ fn marks_only_move_forward_and_tell_the_other_how_far_it_was_read() {
     assert_eq!(world.mark(2, pb::MarkRequest::default()).expect_err("with nobody").code, Code::Invalid);
 }
 
+/// User 2 has nothing of user 1, or is blocked by it.
+#[test]
+fn a_receipt_of_who_was_never_written_to_or_is_blocked_writes_nothing_at_the_author() {
+    for hot_bytes in [0, 1 << 20] {
+        let mut world = World::new(3, hot_bytes);
+        let mut items = [0, 0];
+        for (index, to) in [(0, 3u64), (1, 2)] {
+            let token = world.send(1, to, [index as u8 + 1; 10], "hello");
+            world.run();
+            items[index] = world.sent(token).number.expect("a number").number;
+            let rows = world.log(1, 0).len();
+            let up_to = items[index];
+            let mark = |item| pb::MarkRequest { peer: 1, delivered_item: item, ..Default::default() };
+            if index == 0 {
+                for item in [up_to, u64::MAX] {
+                    world.mark(2, mark(item)).expect("it is its own business");
+                    assert_eq!(world.log(1, 0).len(), rows, "2 has no message of 1, but told of {item}");
+                }
+                assert_eq!(world.core.counters().duties, 0);
+                world.crash();
+                world.run();
+                world.mark(3, mark(up_to)).expect("marked");
+                assert_eq!(world.peer(1, 3).delivered_there, up_to);
+            }
+        }
+        world.upload(1, 1, 5, Verb::Block { peer: 3, on: true }).expect("blocked");
+        let rows = world.log(1, 0).len();
+        let read = pb::MarkRequest { peer: 1, read_item: items[0], ..Default::default() };
+        world.mark(3, read).expect("its own business");
+        assert_eq!((world.log(1, 0).len(), world.peer(1, 3).read_there), (rows, 0));
+        assert_eq!(world.core.counters().duties, 0);
+    }
+}
+
+/// Both whom user 1 asks say yes, but it may have one contact.
+#[test]
+fn a_yes_to_one_who_has_all_the_contacts_it_may_have_is_over_on_both_sides() {
+    let mut world = World::new(3, 0);
+    world.core.config.max_contacts = 1;
+    for peer in [2, 3] {
+        world.upload(1, 1, peer as u8, ask(peer)).expect("asked");
+    }
+    for user in [2, 3] {
+        world.upload(user, 1, 10, Verb::Accept { peer: 1 }).expect("accepted");
+    }
+    assert_eq!(
+        (world.peer(1, 2).relation(), world.peer(2, 1).relation()),
+        (Relation::Contact, Relation::Contact)
+    );
+    for (user, peer) in [(1, 3), (3, 1)] {
+        let kept = world.peer(user, peer);
+        assert_eq!(
+            (kept.relation(), kept.full, kept.ended),
+            (Relation::None, true, 1),
+            "{user} keeps {kept:?}"
+        );
+    }
+    assert_eq!(world.upload(1, 1, 20, ask(4)).expect_err("no room").code, Code::Limit);
+    // Neither has lost a place by it, and they may try again.
+    world.upload(1, 1, 21, Verb::Remove { peer: 2 }).expect("removed");
+    world.upload(3, 1, 22, ask(1)).expect("asked");
+    assert!(!world.peer(3, 1).full);
+    world.upload(1, 1, 23, Verb::Accept { peer: 3 }).expect("accepted");
+    assert_eq!(
+        (world.peer(1, 3).relation(), world.peer(3, 1).relation()),
+        (Relation::Contact, Relation::Contact)
+    );
+}
+
 #[test]
 fn a_message_is_taken_back_within_its_time_by_its_sender_only() {
     let mut world = World::new(3, 0);
@@ -192,7 +261,8 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        6 => (1u64..=3, 1u64..=3, 0u8..6).prop_map(|(user, peer, what)| Step::Do(user, peer, what)),
+        12 => (1u64..=3, 1u64..=2, 0u8..11)
+            .prop_map(|(user, next, what)| Step::Do(user, (user + next - 1) % 3 + 1, what)),
         6 => Just(Step::Turn),
         6 => (0u16..3).prop_map(Step::Commit),
         6 => (0u16..3).prop_map(Step::Answer),
@@ -205,24 +275,25 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// Words cross, commits fail, the process dies: in the end both sides agree, and the counts are right.
+    /// Words cross, commits fail, the process dies, users have all the contacts they may have: in the end both sides
+    /// agree, and nobody has more.
     #[test]
-    fn both_sides_agree_in_the_end(steps in steps(), partitions in 1u16..=3) {
+    fn both_sides_agree_in_the_end(steps in steps(), partitions in 1u16..=3, max_contacts in 1u64..=3) {
         let mut world = World::new(partitions, 0);
+        world.core.config.max_contacts = max_contacts;
         for (index, step) in steps.iter().enumerate() {
             match step {
-                Step::Do(user, peer, what) if user != peer => {
+                Step::Do(user, peer, what) => {
                     let (peer, on) = (*peer, index % 2 == 0);
                     let verb = match what {
-                        0 | 1 => ask(peer),
-                        2 => Verb::Accept { peer },
-                        3 => Verb::Remove { peer },
-                        4 => Verb::Block { peer, on },
+                        0..=3 => ask(peer),
+                        4..=7 => Verb::Accept { peer },
+                        8 => Verb::Remove { peer },
+                        9 => Verb::Block { peer, on },
                         _ => Verb::Star { peer, on },
                     };
                     world.start_upload(*user, 1, index as u8, verb);
                 }
-                Step::Do(..) => {}
                 Step::Turn => world.turn(),
                 Step::Commit(at) => drop(world.store.commit(at % partitions)),
                 Step::Answer(at) => drop(world.store.answer(at % partitions)),
@@ -232,6 +303,7 @@ proptest! {
                         world.store.commit_untold(partition);
                     }
                     world.crash();
+                    world.core.config.max_contacts = max_contacts;
                 }
             }
         }
@@ -249,6 +321,18 @@ proptest! {
                     | (Relation::Asks, Relation::Asked)
             );
             prop_assert!(agree, "{} and {}: {:?} and {:?}", a, b, left, right);
+        }
+        for user in 1..=3 {
+            let contacts = (1..=3).filter(|peer| world.peer(user, *peer).relation() == Relation::Contact);
+            let contacts = contacts.count() as u64;
+            prop_assert!(contacts <= max_contacts, "{} has {} contacts", user, contacts);
+            // The count that the next word is checked against is that of the log.
+            let key = crate::logic::keys::contacts(user).to_vec();
+            let counted = world.store.rows().find(|(stored, _)| *stored == key);
+            let counted = counted.map_or(0, |(_, value)| {
+                crate::logic::values::decode_number(value).expect("a number")
+            });
+            prop_assert_eq!(counted, contacts);
         }
     }
 }

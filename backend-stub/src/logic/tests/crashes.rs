@@ -28,6 +28,10 @@ enum Step {
     Crash(u16),
     /// A phone syncs.
     Pull(u64),
+    /// Reads of a partition fail, or do so no more.
+    Unreadable(u16, bool),
+    /// Time passes, so that what failed is tried again.
+    Wait,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -42,6 +46,21 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (1..=USERS).prop_map(Step::Pull),
     ];
     prop::collection::vec(step, 1..120)
+}
+
+fn steps_with_bad_reads() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        8 => (1..=USERS, 0..=USERS).prop_map(|(from, to)| Step::Send(from, to)),
+        2 => any::<prop::sample::Index>().prop_map(Step::Repeat),
+        8 => Just(Step::Turn),
+        6 => (0u16..3).prop_map(Step::Commit),
+        10 => (0u16..3).prop_map(Step::Answer),
+        1 => (0u16..3).prop_map(Step::Fail),
+        1 => (0u16..3).prop_map(Step::Crash),
+        2 => (0u16..3, any::<bool>()).prop_map(|(at, is_bad)| Step::Unreadable(at, is_bad)),
+        3 => Just(Step::Wait),
+    ];
+    prop::collection::vec(step, 1..200)
 }
 
 /// A message that a phone wants to send, until it is answered.
@@ -64,6 +83,8 @@ struct Phones {
     applied: BTreeMap<u64, BTreeMap<u64, pb::Change>>,
     cursors: BTreeMap<u64, pb::Cursor>,
     pulls: BTreeMap<u64, u64>,
+    /// Some reads of this run fail.
+    has_bad_reads: bool,
 }
 
 impl Phones {
@@ -78,6 +99,7 @@ impl Phones {
             applied: BTreeMap::new(),
             cursors: BTreeMap::new(),
             pulls: BTreeMap::new(),
+            has_bad_reads: false,
         }
     }
 
@@ -115,7 +137,18 @@ impl Phones {
                 self.world.core.pull(self.world.at, token, *user, 1, &request);
                 self.pulls.insert(token, *user);
             }
+            Step::Unreadable(partition, is_bad) => {
+                self.world.store.set_unreadable(partition % partitions, *is_bad);
+            }
+            Step::Wait => self.wait(),
         }
+    }
+
+    /// The wall clock stands still: ids of uploads are made of it, and a repeat has the first one's.
+    fn wait(&mut self) {
+        self.world.at.now_ms += 500;
+        self.world.core.handle_timeout(self.world.at);
+        self.turn();
     }
 
     fn call(&mut self, index: usize) {
@@ -135,7 +168,9 @@ impl Phones {
                 }
                 Ok(other) => panic!("nobody asked for {other:?}"),
                 Err(status) => {
-                    assert!(matches!(status.code, Code::Unavailable | Code::Overloaded), "{status}");
+                    let is_bad_read = self.has_bad_reads && status.code == Code::Internal;
+                    let waits = matches!(status.code, Code::Unavailable | Code::Overloaded);
+                    assert!(waits || is_bad_read, "{status}");
                 }
             }
         }
@@ -170,6 +205,14 @@ impl Phones {
 
     /// Everything comes to rest: phones repeat until they have an answer.
     fn rest(&mut self) {
+        for partition in 0..self.world.partitions {
+            self.world.store.set_unreadable(partition, false);
+        }
+        // Every log that could not be read is read again in this time.
+        for _ in 0..if self.has_bad_reads { 100 } else { 0 } {
+            self.run();
+            self.wait();
+        }
         for _ in 0..10 {
             self.run();
             let open: Vec<usize> =
@@ -217,7 +260,8 @@ impl Phones {
             orders.push(order);
         }
         assert!(orders.windows(2).all(|pair| pair[0] == pair[1]), "all members see one order: {orders:?}");
-        assert!(self.world.logs.iter().all(|line| line.contains("failed a commit")), "{:?}", self.world.logs);
+        let is_expected = |line: &String| self.has_bad_reads || line.contains("failed a commit");
+        assert!(self.world.logs.iter().all(is_expected), "{:?}", self.world.logs);
         assert_eq!(self.world.core.counters().duties, 0);
     }
 
@@ -261,6 +305,7 @@ impl Phones {
 
 fn run(partitions: u16, hot_bytes: usize, steps: &[Step]) {
     let mut phones = Phones::new(partitions, hot_bytes);
+    phones.has_bad_reads = steps.iter().any(|step| matches!(step, Step::Unreadable(..)));
     for step in steps {
         phones.step(step);
     }
@@ -279,6 +324,12 @@ proptest! {
     #[test]
     fn nothing_is_lost_doubled_or_reordered(steps in steps(), hot: bool) {
         run(1, if hot { 1 << 20 } else { 0 }, &steps);
+    }
+
+    /// Logs, memories and duties that cannot be read for a while, also when the process starts.
+    #[test]
+    fn nor_while_reads_fail(steps in steps_with_bad_reads(), partitions in 1u16..=3, hot: bool) {
+        run(partitions, if hot { 1 << 20 } else { 0 }, &steps);
     }
 
     #[test]

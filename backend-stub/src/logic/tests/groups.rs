@@ -1,10 +1,12 @@
 //! A group as it changes: who may do what, who hears of it, who gets the messages.
 
+use proto_wire::names::section_of;
 use proto_wire::pb::{self, GroupAction};
 use proto_wire::status::{Code, Status};
 
 use super::{World, text};
 use crate::logic::Verb;
+use crate::storage::partition_of;
 
 impl World {
     fn change(
@@ -203,4 +205,45 @@ fn a_message_is_taken_back_once_the_group_has_numbered_it() {
     }
     world.change(1, 33, group, GroupAction::Remove, &[2]).expect("removed");
     assert_eq!(world.upload(2, 1, 34, Verb::Recall { number }).expect_err("no member").code, Code::Denied);
+}
+
+/// The owner removes the writer in the same moment in which the writer takes the message back: both were acknowledged,
+/// so the others see no text any more.
+#[test]
+fn what_is_taken_back_while_its_writer_is_removed_is_gone_for_the_others() {
+    for partitions in [1, 3] {
+        let mut world = World::new(partitions, 0);
+        let group = world.create_group(1, [9; 10], &[2, 3]);
+        let token = world.send(2, group, [1; 10], "oh no");
+        world.run();
+        let item = world.sent(token).number.expect("a number").number;
+        let change = pb::GroupEvent { action: 3, users: vec![2], ..Default::default() };
+        // What the recall needs has been read; the removal is decided before it, and reaches the group first.
+        world.at.unix_ms += 1;
+        let recalled = world.start_upload(2, 1, 21, Verb::Recall { number: item });
+        world.turn();
+        while (0..partitions).any(|partition| world.store.answer(partition)) {}
+        let removed = world.start_upload(1, 1, 20, Verb::ChangeGroup { group, change });
+        world.turn();
+        world.store.commit(partition_of(section_of(1), partitions));
+        world.turn();
+        world.run();
+        world.sent(removed);
+        world.sent(recalled);
+        for user in [1, 2, 3] {
+            let log = world.log(user, 0);
+            let of_item =
+                log.iter().filter(|change| change.item.is_some_and(|it| (it.origin, it.number) == (2, item)));
+            let shown: Vec<_> = of_item
+                .filter_map(|change| match &change.body {
+                    Some(pb::change::Body::Message(message)) => {
+                        Some((message.recalled, message.text.as_str()))
+                    }
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(shown, [(true, "")], "user {user} of {partitions}");
+        }
+        assert_eq!((world.core.counters().dead_letters, world.core.counters().duties), (0, 0));
+    }
 }

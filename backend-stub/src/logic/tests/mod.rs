@@ -1,5 +1,6 @@
 //! The core over a store in memory, stepped by hand: phones, a gateway, crashes at any step.
 
+mod aside;
 mod cold;
 mod contacts;
 mod crashes;

@@ -100,6 +100,26 @@ fn what_is_said_reaches_the_author_and_can_be_taken_away() {
     );
 }
 
+/// A contact of the time of publishing is none any more when the moment is withdrawn: the reference stays in that log, and
+/// whoever asks with it is told what strangers are told; also when it is a contact again.
+#[test]
+fn a_reference_that_stayed_with_a_former_contact_opens_nothing() {
+    let mut world = World::new(3, 0);
+    for friend in [2, 3] {
+        world.befriend(1, friend);
+    }
+    let post = world.publish(1, 50, "sunrise", &[]);
+    world.upload(1, 1, 51, Verb::Remove { peer: 3 }).expect("removed");
+    world.upload(1, 1, 52, Verb::Withdraw { moment: post }).expect("withdrawn");
+    assert_eq!((world.heard(2), world.heard(3)), (vec![], vec![(1, post)]));
+    let stranger = world.moment(5, 1, post).expect_err("a stranger");
+    assert_eq!(world.moment(3, 1, post).expect_err("no contact"), stranger);
+    world.upload(1, 1, 53, Verb::Ask { peer: 3, hello: String::new() }).expect("asked");
+    world.upload(3, 1, 54, Verb::Accept { peer: 1 }).expect("accepted");
+    assert_eq!(world.moment(3, 1, post).expect_err("withdrawn"), stranger);
+    assert_eq!(world.comment(3, 55, 1, post, "where?").expect_err("withdrawn").code, Code::NotFound);
+}
+
 /// Both wait for one row of the author's log.
 #[test]
 fn two_who_speak_at_once_are_both_answered() {

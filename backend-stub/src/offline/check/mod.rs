@@ -336,7 +336,11 @@ fn needs(task: &StoredTask) -> Vec<(u64, keys::Key, &'static str)> {
             (group, keys::group(group, version), "the membership of its time"),
             (group, keys::body(section_of(group), group, number), "its body"),
         ],
-        StoredTask::Moment { author, moment, number, .. } => vec![
+        StoredTask::Member { group, number, .. } => {
+            vec![(group, keys::body(section_of(group), group, number), "its body")]
+        }
+        StoredTask::Moment { author, moment, number, .. }
+        | StoredTask::Reference { author, moment, number, .. } => vec![
             (author, keys::moment(author, moment), "the moment"),
             (author, keys::row(author, number), "the author's row"),
         ],

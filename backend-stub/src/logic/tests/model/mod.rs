@@ -22,6 +22,9 @@ use rules::Model;
 
 const USERS: u64 = 4;
 
+/// One fewer than there are others.
+const MAX_CONTACTS: u64 = 2;
+
 /// What a user does. Numbers pick among what there is.
 #[derive(Debug, Clone)]
 pub enum Deed {
@@ -129,7 +132,7 @@ impl Run {
     fn new(partitions: u16) -> Self {
         let mut world = World::new(partitions, 0);
         world.horizon = (6, 3600 * 1000, 0);
-        world.crash();
+        crash(&mut world);
         world.run();
         Self { world, model: Model::default(), books: BTreeMap::new(), ids: 0 }
     }
@@ -178,7 +181,7 @@ impl Run {
                 }
             }
             if !self.world.answers.contains_key(&token) {
-                self.world.crash();
+                crash(&mut self.world);
                 self.world.run();
                 token = self.begin(user, call, &id);
             }
@@ -229,6 +232,12 @@ impl Run {
             assert_eq!(first, expected, "the first device of user {user} is not the model");
         }
     }
+}
+
+/// The process dies, and the next has the limits of these runs.
+fn crash(world: &mut World) {
+    world.crash();
+    world.core.config.max_contacts = MAX_CONTACTS;
 }
 
 /// Pages from a cursor on, until there are no more. A snapshot begins with an empty book.

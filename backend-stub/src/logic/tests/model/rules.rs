@@ -1,6 +1,6 @@
 //! The model: what each deed does to what each user sees, and how it is answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto_wire::pb::change::Body;
 use proto_wire::pb::{self, GroupAction, Relation};
@@ -18,6 +18,8 @@ pub struct Model {
     messages: Vec<(u64, u64, u64)>,
     /// How many of them are too old to be taken back.
     old: usize,
+    /// Messages that were taken back: who, under which number.
+    recalled: BTreeSet<Item>,
     posts: Vec<Post>,
     /// What was said: the post, by whom, under which number; whether it is still there.
     comments: Vec<(usize, u64, u64, bool)>,
@@ -100,7 +102,10 @@ impl Model {
                 })
             }
             Deed::Mark { peer } => {
-                let theirs = self.messages.iter().filter(|(from, _, to)| from == peer && *to == user);
+                // The first version of one that was taken back may be behind the horizon: then nothing proves it.
+                let theirs = self.messages.iter().filter(|(from, at, to)| {
+                    from == peer && *to == user && !self.recalled.contains(&(*from, *at))
+                });
                 let last = theirs.map(|(_, number, _)| *number).max().unwrap_or(0);
                 let (read, peer) = (newest, *peer);
                 Call::Mark(pb::MarkRequest { peer, read, delivered_item: last, read_item: last })
@@ -178,10 +183,11 @@ impl Model {
                     Err(Code::Invalid)
                 }
                 Verb::Ask { peer, .. } => {
-                    refuse(self.peer(user, *peer).relation() == Relation::Contact, Code::Exists)
+                    refuse(self.peer(user, *peer).relation() == Relation::Contact, Code::Exists)?;
+                    refuse(self.is_full(user), Code::Limit)
                 }
                 Verb::Accept { peer } => match self.peer(user, *peer).relation() {
-                    Relation::Asks => Ok(()),
+                    Relation::Asks => refuse(self.is_full(user), Code::Limit),
                     Relation::Contact => Err(Code::Exists),
                     Relation::None | Relation::Asked => Err(Code::NotFound),
                 },
@@ -269,7 +275,7 @@ impl Model {
         self.change_peer(user, peer, |state| {
             (state.read, state.read_here, state.delivered_here) = (read, here, here);
         });
-        if here > before.read_here {
+        if here > before.read_here && !self.peer(peer, user).blocked {
             self.change_peer(peer, user, |state| {
                 state.read_there = state.read_there.max(here);
                 state.delivered_there = state.delivered_there.max(here);
@@ -283,7 +289,7 @@ impl Model {
             Verb::Accept { peer } => self.wants(user, *peer, ""),
             Verb::Remove { peer } => {
                 let ended = self.peer(user, *peer).ended + 1;
-                self.both_end(user, *peer, ended);
+                self.both_end(user, *peer, ended, false);
             }
             Verb::Remark { peer, remark } => {
                 self.change_peer(user, *peer, |state| state.remark = remark.clone())
@@ -330,27 +336,41 @@ impl Model {
         let (mine, theirs) =
             if both { (Relation::Contact, Relation::Contact) } else { (Relation::Asked, Relation::Asks) };
         let ended = self.peer(user, peer).ended;
-        self.change_peer(user, peer, |state| (state.relation, state.hello) = (mine.into(), String::new()));
+        self.change_peer(user, peer, |state| {
+            (state.relation, state.hello, state.full) = (mine.into(), String::new(), false);
+        });
         if self.peer(peer, user).blocked {
-            return self.both_end(user, peer, ended + 1);
+            return self.both_end(user, peer, ended + 1, false);
+        }
+        if self.peer(peer, user).relation() == Relation::Asked && self.is_full(peer) {
+            return self.both_end(user, peer, ended + 1, true);
         }
         let hello = if both { String::new() } else { hello.to_owned() };
         self.change_peer(peer, user, |state| {
             (state.relation, state.hello, state.ended) = (theirs.into(), hello, ended);
+            state.full = false;
         });
     }
 
-    fn both_end(&mut self, user: u64, peer: u64, ended: u64) {
+    fn both_end(&mut self, user: u64, peer: u64, ended: u64, full: bool) {
         for (one, other) in [(user, peer), (peer, user)] {
             self.change_peer(one, other, |state| {
                 (state.relation, state.hello, state.ended) = (Relation::None.into(), String::new(), ended);
+                state.full = full;
             });
         }
+    }
+
+    /// Whether a user has all the contacts that it may have.
+    fn is_full(&self, user: u64) -> bool {
+        let is_contact = |peer: &u64| self.peer(user, *peer).relation() == Relation::Contact;
+        (1..=super::USERS).filter(is_contact).count() as u64 >= super::MAX_CONTACTS
     }
 
     fn recalled(&mut self, user: u64, number: u64) {
         let (_, _, to) =
             *self.messages.iter().find(|(from, at, _)| (*from, *at) == (user, number)).expect("own");
+        self.recalled.insert((user, number));
         let message = pb::Message { from: user, to, recalled: true, ..Default::default() };
         for hearer in self.hearers(user, to) {
             self.put(hearer, (user, number), Body::Message(message.clone()));
