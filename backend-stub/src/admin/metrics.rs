@@ -93,7 +93,11 @@ fn core(text: &mut String, stats: &Stats) {
         ("moorgate_backend_online", "Routes of phones.", core.online),
         ("moorgate_backend_duties", "Duties that have not landed.", core.duties),
         ("moorgate_backend_unreadable_logs", "Users whose log cannot be read now.", core.unreadable_logs),
-        ("moorgate_backend_set_aside", "Duties of groups and authors that wait for such logs.", core.set_aside),
+        (
+            "moorgate_backend_set_aside",
+            "Duties of groups and authors that wait for such logs.",
+            core.set_aside,
+        ),
         ("moorgate_backend_duties_stuck", "Duties that wait because they cannot be read.", core.duties_stuck),
     ] {
         single(text, name, "gauge", what, value);
