@@ -45,7 +45,8 @@ struct Store {
 impl Store {
     fn open(dir: &Path, partitions: u16) -> Result<(Self, Opened), OpenError> {
         let (wake, woken) = channel();
-        let options = Options { partitions, ..Options::new(dir) };
+        // Small memtables: some rows are in tables, some in the journal.
+        let options = Options { partitions, memtable_bytes: 64 << 10, ..Options::new(dir) };
         let (store, opened) = Embedded::open(&options, |_| {
             let wake = wake.clone();
             Box::new(move || {
@@ -157,6 +158,71 @@ fn batch(token: u64) -> Batch {
     batch.put(&(2 * token).to_be_bytes(), &[7; 120]);
     batch.put(&(2 * token + 1).to_be_bytes(), &token.to_be_bytes());
     batch
+}
+
+fn journal_bytes(dir: &Path) -> u64 {
+    fs::metadata(journal(dir)).expect("the engine has a journal").len()
+}
+
+#[test]
+fn what_is_in_tables_leaves_the_journal_at_the_next_opening_and_nothing_is_lost() {
+    let dir = Dir::new("trim");
+    let mut rows = 0;
+    for round in 1..5u64 {
+        let (mut store, _) = Store::open(&dir.0, 1).expect("a directory of its own");
+        if round > 1 {
+            let bytes = journal_bytes(&dir.0);
+            assert!(bytes < 512 << 10, "{bytes} bytes are read again, and five memtables hold 320 KiB");
+        }
+        assert_eq!(store.numbers(0).len() as u64, rows);
+        // 1.5 MB, of which the tables get nearly all.
+        for token in rows / 2..rows / 2 + 8_000 {
+            store.submit(0, batch(token));
+            if token >= rows / 2 + 64 {
+                assert!(matches!(store.next(), Completion::Committed { .. }));
+            }
+        }
+        rows += 16_000;
+        drop(store);
+        assert!(journal_bytes(&dir.0) > 1 << 20, "round {round}");
+    }
+    assert_eq!(Store::open(&dir.0, 1).expect("it is whole").0.numbers(0).len() as u64, rows);
+}
+
+/// A reserve larger than the disk stands for a disk that is nearly full.
+#[test]
+fn a_merge_without_room_waits_and_reading_goes_on_and_closing_too() {
+    let dir = Dir::new("no-room");
+    let (wake, woken) = channel();
+    let options = Options { memtable_bytes: 64 << 10, reserve_bytes: u64::MAX, ..Options::new(&dir.0) };
+    let (store, opened) = Embedded::open(&options, |_| {
+        let wake = wake.clone();
+        Box::new(move || wake.send(()).unwrap_or_default())
+    })
+    .expect("a new directory");
+    let mut store = Store { store, woken, done: Vec::new(), owner_epoch: opened.owner_epoch };
+    assert!(store.store.is_full());
+    // Each table meets those before: they have to be merged.
+    let mut token = 0;
+    while store.store.merges_waiting() == 0 {
+        let mut batch = Batch::new(token);
+        batch.put(&(token * 7919 % 4_000).to_be_bytes(), &[7; 1_000]);
+        store.commit(0, batch);
+        token += 1;
+        assert!(token < 4_000, "no merge waited");
+    }
+    let there = store.numbers(0).len() as u64;
+    assert_eq!(there, token, "reads go on");
+    // Commits go on until memtables are full, and what waits then is committed at the end.
+    for token in token..token + 200 {
+        let mut batch = Batch::new(token);
+        batch.owner_epoch = store.owner_epoch;
+        batch.put(&(token * 7919 % 4_000).to_be_bytes(), &[7; 1_000]);
+        store.store.submit(0, batch).expect("200 are below the bound");
+    }
+    drop(store);
+    let (mut store, _) = Store::open(&dir.0, 1).expect("it is whole");
+    assert_eq!(store.numbers(0).len() as u64, token + 200);
 }
 
 /// Not a test of its own: the process that `killed_at_any_moment` kills.

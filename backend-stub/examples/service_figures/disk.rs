@@ -22,6 +22,11 @@ const DESIGN_CHANGES: f64 = 1e9;
 
 pub fn disk(report: &Report, dir: &Path, users: u64, changes: u64) {
     run_to_abort(report, "fill", dir, &[users, changes]);
+    filled(report, dir, users, changes);
+}
+
+/// What `fill` left.
+pub fn filled(report: &Report, dir: &Path, users: u64, changes: u64) {
     let (rows, options) = ((users * changes) as f64, Options::new(dir));
     let (before, journals) = disk_bytes(dir);
     report.figure(

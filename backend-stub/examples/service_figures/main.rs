@@ -25,6 +25,7 @@ const USAGE: &str = "service_figures NAME DIR [args] [--json], where NAME is
   snapshot                 a user with 20 000 items
   fanout                   a group of 500, a moment for 5 000 contacts, 5 000 who ask one user
   disk [USERS CHANGES]     room on the disk, memory, start after an abort (100 000 x 20)
+  filled USERS CHANGES     the same on what `fill` left
   memory [USERS]           users in memory and out of it (100 000)
   recovery [DUTIES]        start after an abort with duties left (100 000)
   fill USERS CHANGES       what `disk` starts: writes, then aborts
@@ -46,6 +47,7 @@ fn main() {
         "snapshot" => sync::snapshot(&report, &dir),
         "fanout" => fanout::run(&report, &dir),
         "disk" => disk::disk(&report, &dir, number(2, 100_000), number(3, 20)),
+        "filled" => disk::filled(&report, &dir, number(2, 100_000), number(3, 20)),
         "memory" => memory::run(&report, &dir, number(2, 100_000)),
         "recovery" => disk::recovery(&report, &dir, number(2, 100_000)),
         "fill" => disk::fill(&report, &dir, number(2, 100_000), number(3, 20)),

@@ -56,6 +56,8 @@ pub struct Core {
     pub(super) waiting: AHashMap<Place, VecDeque<super::append::Waiting>>,
     /// The disk has no room but for what must be written.
     is_full: bool,
+    /// What gathers in some partition is enough for a batch.
+    is_large: bool,
     /// Somebody else owns the store now: nothing is written or acknowledged any more.
     fenced: Option<Fenced>,
     /// Names being created in the key-value area.
@@ -69,10 +71,33 @@ struct Partition {
     /// Gathers until the next `poll_action` finds room.
     open: Batch,
     open_effects: Vec<Effect>,
+    /// What gathered before it, and grew large; in order.
+    sealed: VecDeque<(Batch, Vec<Effect>)>,
+    sealed_bytes: usize,
     in_flight: VecDeque<(u64, Vec<Effect>)>,
     /// Reads that wait for room in the store's queue.
     reads: VecDeque<(Vec<Query>, Purpose)>,
     reads_in_flight: usize,
+}
+
+impl Partition {
+    fn next_batch(&mut self) -> Option<(Batch, Vec<Effect>)> {
+        if let Some(sealed) = self.sealed.pop_front() {
+            self.sealed_bytes -= sealed.0.bytes();
+            return Some(sealed);
+        }
+        let has_some = !self.open.is_empty() || !self.open_effects.is_empty();
+        has_some.then(|| (mem::take(&mut self.open), mem::take(&mut self.open_effects)))
+    }
+
+    /// What all would bring about that the store was not given yet; it is gone from here.
+    fn take_unsubmitted(&mut self) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        while let Some((_, batch)) = self.next_batch() {
+            effects.extend(batch);
+        }
+        effects
+    }
 }
 
 /// What a commit brings about, in the order of the batch.
@@ -165,6 +190,7 @@ impl Core {
             to_load: Vec::new(),
             waiting: AHashMap::new(),
             is_full: false,
+            is_large: false,
             fenced: None,
             kv_creating: Default::default(),
             scratch: Vec::new(),
@@ -214,6 +240,7 @@ impl Core {
         let Some(index) = self.partition_in_flight(token) else { return };
         let Some((_, mut effects)) = self.partitions[index].in_flight.pop_front() else { return };
         for effect in effects.drain(..) {
+            self.seal();
             self.take_effect(at, index as u16, effect);
         }
         // The buffer goes back to where the next effects gather, if that one has none yet.
@@ -264,8 +291,7 @@ impl Core {
         for (_, batch) in partition.in_flight.drain(..) {
             effects.extend(batch);
         }
-        effects.append(&mut partition.open_effects);
-        partition.open = Batch::default();
+        effects.extend(partition.take_unsubmitted());
         self.actions.push_back(Action::Log(format!("the store failed a commit: {reason}")));
         let mut again = Vec::new();
         for effect in effects {
@@ -298,8 +324,7 @@ impl Core {
     /// What gathers has no owner to be written by.
     fn give_up_open(&mut self) {
         for index in 0..self.partitions.len() {
-            self.partitions[index].open = Batch::default();
-            let effects = mem::take(&mut self.partitions[index].open_effects);
+            let effects = self.partitions[index].take_unsubmitted();
             self.give_up(effects);
         }
     }
@@ -374,6 +399,7 @@ impl Core {
 
     /// Refuses a call that would write when too much waits already, or when the disk has no room.
     pub(super) fn admit(&mut self, token: u64, section: u16) -> bool {
+        self.seal();
         let partition = &self.partitions[usize::from(self.partition(section))];
         let is_shut = self.is_shut(section);
         let refusal = if self.fenced.is_some() {
@@ -387,7 +413,7 @@ impl Core {
                 Code::NoRoom,
                 "the server's disk is full; reading goes on, and writing once there is room",
             )
-        } else if partition.open.bytes() > limits::MAX_OPEN_BYTES
+        } else if partition.open.bytes() + partition.sealed_bytes > limits::MAX_OPEN_BYTES
             || self.counters.duties as usize > limits::MAX_DUTIES
             || partition.reads.len() > limits::MAX_READS_WAITING
         {
@@ -422,7 +448,37 @@ impl Core {
 
     pub(super) fn effect(&mut self, section: u16, effect: Effect) {
         let partition = self.partition(section);
-        self.partitions[usize::from(partition)].open_effects.push(effect);
+        let effects = &mut self.partitions[usize::from(partition)].open_effects;
+        effects.push(effect);
+        self.is_large |= effects.len() >= limits::EFFECTS_OF_A_BATCH;
+    }
+
+    /// Between two changes: what has grown large in a partition is a batch, and what follows begins another. So what one
+    /// commit brings about is little enough for a turn; the writer takes all that wait into one commit anyway.
+    fn seal(&mut self) {
+        if !mem::take(&mut self.is_large) {
+            return;
+        }
+        for partition in &mut self.partitions {
+            if partition.open_effects.len() >= limits::EFFECTS_OF_A_BATCH {
+                partition.sealed_bytes += partition.open.bytes();
+                let batch = (mem::take(&mut partition.open), mem::take(&mut partition.open_effects));
+                partition.sealed.push_back(batch);
+            }
+        }
+    }
+
+    /// How much a completion brings about, in effects. A turn takes so many.
+    pub(crate) fn work_of(&self, completion: &Completion) -> usize {
+        match completion {
+            Completion::Committed { token } => {
+                let batches = self.partitions.iter().flat_map(|partition| &partition.in_flight);
+                batches.filter(|(of, _)| of == token).map(|(_, effects)| effects.len()).sum()
+            }
+            // A read brings about what one change does.
+            Completion::Read { .. } => 4,
+            Completion::Failed { .. } | Completion::Fenced { .. } => 0,
+        }
     }
 
     pub(super) fn read(&mut self, partition: u16, queries: Vec<Query>, purpose: Purpose) {
@@ -439,19 +495,13 @@ impl Core {
             return self.give_up_open();
         }
         for index in 0..self.partitions.len() {
-            let token = self.next_token + 1;
-            let partition = &mut self.partitions[index];
-            if partition.in_flight.len() >= limits::MAX_BATCHES_IN_FLIGHT
-                || (partition.open.is_empty() && partition.open_effects.is_empty())
-            {
-                continue;
+            while self.partitions[index].in_flight.len() < limits::MAX_BATCHES_IN_FLIGHT {
+                let Some((mut batch, effects)) = self.partitions[index].next_batch() else { break };
+                batch.token = self.token();
+                batch.owner_epoch = self.config.owner_epoch;
+                self.partitions[index].in_flight.push_back((batch.token, effects));
+                self.actions.push_back(Action::Submit { partition: index as u16, batch });
             }
-            self.next_token = token;
-            let mut batch = mem::take(&mut partition.open);
-            batch.token = token;
-            batch.owner_epoch = self.config.owner_epoch;
-            partition.in_flight.push_back((token, mem::take(&mut partition.open_effects)));
-            self.actions.push_back(Action::Submit { partition: index as u16, batch });
         }
     }
 
@@ -476,6 +526,7 @@ impl Core {
             && self.partitions.iter().all(|partition| {
                 partition.open.is_empty()
                     && partition.open_effects.is_empty()
+                    && partition.sealed.is_empty()
                     && partition.in_flight.is_empty()
                     && partition.reads.is_empty()
             })

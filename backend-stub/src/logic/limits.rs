@@ -4,6 +4,12 @@
 /// into one commit, so more of them add nothing but memory.
 pub const MAX_BATCHES_IN_FLIGHT: usize = 8;
 
+/// Effects of a batch at which the next one begins: a send has three, its landing two. At 3 us each, about 3 ms.
+pub const EFFECTS_OF_A_BATCH: usize = 1024;
+
+/// Effects of commits that one turn of the loop takes, or a batch more: phones wait for no longer than about 6 ms of it.
+pub const EFFECTS_OF_A_TURN: usize = 2048;
+
 /// Bytes that may gather for one partition before sends are refused: about a second of a slow disk.
 pub const MAX_OPEN_BYTES: usize = 8 * 1024 * 1024;
 

@@ -133,7 +133,10 @@ impl Core {
             let (id, visible) = (user.id, user.visible);
             let lanes = &mut self.lanes.lanes;
             self.users.each_device(place, |device| {
-                if device.is_online() && !device.due && device.applied.max(device.told) < visible {
+                // An answer that is being committed takes all of it along: no second copy goes before it.
+                let is_answered = device.answers > 0;
+                let lacks = device.applied.max(device.told) < visible;
+                if device.is_online() && !device.due && !is_answered && lacks {
                     device.due = true;
                     lanes
                         .entry((device.gateway, device.shard))

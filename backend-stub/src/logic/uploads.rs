@@ -300,10 +300,14 @@ impl Core {
     pub(super) fn record_upload(&mut self, user: u64, id: [u8; 16], answer: UploadAnswer) {
         let Some(pending) = self.uploads.pending.get_mut(&(user, id)) else { return };
         pending.answer = Some(answer);
+        let via = pending.via;
         let upload = Upload { hash: pending.hash, answer };
         self.scratch.clear();
         upload.encode(&mut self.scratch);
         self.put_scratch(section_of(user), &keys::upload(user, &id));
+        if let Some(via) = via {
+            self.count_answer(user, via, true);
+        }
         if planted(Fault::AckBeforeCommit) {
             return self.upload_committed(user, id);
         }
@@ -337,8 +341,23 @@ impl Core {
         }
     }
 
+    /// An answer that will take along what its device lacks is being committed, or is no more: then the device is told
+    /// what the answer did not bring.
+    fn count_answer(&mut self, user: u64, via: Via, begins: bool) {
+        let Some(place) = self.users.find(user) else { return };
+        let Some(device) = self.users.device(place, via.device) else { return };
+        device.answers =
+            if begins { device.answers.saturating_add(1) } else { device.answers.saturating_sub(1) };
+        if !begins {
+            self.has_news(place);
+        }
+    }
+
     fn end_upload(&mut self, user: u64, id: [u8; 16]) -> Option<Pending> {
         let pending = self.uploads.pending.remove(&(user, id))?;
+        if let (Some(via), Some(_)) = (pending.via, pending.answer) {
+            self.count_answer(user, via, false);
+        }
         if let Some(place) = self.users.find(user) {
             self.users.at(place).pins -= 1;
         }

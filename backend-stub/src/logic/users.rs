@@ -54,6 +54,8 @@ pub struct Device {
     /// The gateway's place in the table of gateways, 0: no route.
     pub gateway: u16,
     pub shard: u16,
+    /// Answers on their way to this device that will take along what it lacks; at 255 more are not counted.
+    pub answers: u8,
     /// Stands in the list of its shard.
     pub due: bool,
     /// A device record is in use.

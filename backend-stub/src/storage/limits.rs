@@ -31,13 +31,21 @@ pub const RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// like that; at the 20 MB/s of the busiest ones it lasts for 3 s.
 pub const ROOM_LOOK_EVERY_MS: u64 = 100;
 
+/// A merge looks at the room on the disk each time it has taken so much: some milliseconds of merging, and a
+/// sixteenth of the reserve.
+pub const MERGE_LOOK_BYTES: usize = 4 * 1024 * 1024;
+
 /// With this much room, in reserves, it is looked at less often.
 pub const PLENTY_OF_RESERVES: u64 = 64;
 
 /// ... namely this often.
 pub const ROOM_LOOK_SELDOM_MS: u64 = 2_000;
 
+/// Journals are read as they are when they hold less than this, or less than this that is in tables: 700 rows.
+pub const TRIM_BYTES: u64 = 64 * 1024;
+
 /// Threads of the engine that write tables and merge them, a partition. With two, the first spins while
 /// the second merges; with one, a table waits for a merge to end, for which four sealed memtables give
-/// seconds of room.
+/// seconds of room. Beyond that room a commit waits for the merge, and this is the only bound of its time: 64 ms in
+/// 99.9 % at 5 000 appends a second, 1.5 s at the highest rate that the machine does.
 pub const WORKER_THREADS: usize = 1;

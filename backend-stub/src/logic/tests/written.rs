@@ -69,6 +69,44 @@ fn the_writing_device_gets_its_change_with_the_answer_and_the_others_are_told() 
     assert_eq!(world.page(token), Some((1, vec![2, 3, 4])));
 }
 
+/// News of another comes while the answer of a write is being committed: the answer takes it along, and it is not told to
+/// that device besides. When the commit fails it is told.
+#[test]
+fn what_comes_while_the_answer_is_on_its_way_goes_along_once() {
+    for fails in [false, true] {
+        let mut world = two_devices();
+        world.send(99, 7, [1; 10], "warm");
+        world.run();
+        world.news();
+        world.core.applied(7, 1, Cursor::new(1, 1));
+        world.at.unix_ms += 1;
+        world.send(99, 7, [2; 10], "from another");
+        world.turn();
+        world.store.commit(0);
+        world.turn();
+        // Its row is on the way to the disk, and behind it the write.
+        world.at.unix_ms += 1;
+        let token = world.write(1, 3, "a");
+        world.turn();
+        assert_eq!(world.store.waiting(0), 2);
+        world.store.commit(0);
+        world.turn();
+        let told: Vec<u32> =
+            world.notifies.iter().flat_map(|(_, request)| &request.news).map(|news| news.slot).collect();
+        assert_eq!(told, [2], "the other device hears of it at once");
+        if fails {
+            world.store.fail(0);
+            world.run();
+            world.error(token);
+            assert_eq!(world.news(), [(1, 1, 2), (2, 1, 2)]);
+        } else {
+            world.run();
+            assert_eq!(world.page(token), Some((1, vec![2, 3])));
+            assert_eq!(world.news(), [(2, 1, 2), (2, 2, 3)]);
+        }
+    }
+}
+
 #[test]
 fn what_came_in_the_same_turn_goes_along() {
     let mut world = two_devices();

@@ -71,7 +71,7 @@ fn damaged(journal: PathBuf, bad: &Unreadable) -> OpenError {
 }
 
 /// The journals of a partition, oldest first.
-fn journals(partition: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+pub(super) fn journals(partition: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let entries = match fs::read_dir(partition) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -91,11 +91,20 @@ fn journals(partition: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
 
 /// The bytes of a journal without the zeros behind them. The engine begins another one at 64 MiB, which
 /// bounds what is read at once.
-fn written(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn written(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.read_to_end(&mut bytes)?;
     bytes.truncate(bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1));
     Ok(bytes)
+}
+
+/// The length of the records at the beginning that are not newer than `seqno`.
+pub(super) fn length_up_to(bytes: &[u8], seqno: u64) -> usize {
+    let mut at = 0;
+    while let Some(record) = record(&bytes[at..]).filter(|record| record.seqno <= seqno) {
+        at += record.length;
+    }
+    at
 }
 
 fn unreadable(bytes: &[u8]) -> Option<Unreadable> {

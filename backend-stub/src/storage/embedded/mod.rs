@@ -8,10 +8,12 @@
 mod compact;
 mod directory;
 mod journal;
+mod merges;
 mod owner;
 mod reader;
 mod room;
 mod said;
+mod trim;
 mod writer;
 
 use std::io;
@@ -21,10 +23,12 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use fjall::compaction::filter::Factory;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 pub use self::compact::compact;
 use self::directory::{Directory, Version};
+use self::merges::{Filters, Merges};
 use self::owner::Owner;
 use self::room::Room;
 use super::{Batch, ChangeLog, Completion, Full, Read, Wake, limits};
@@ -109,6 +113,7 @@ pub struct Embedded {
     partitions: Vec<Partition>,
     done: Arc<Done>,
     room: Room,
+    merges: Arc<Merges>,
     /// Held for as long as the store is open.
     _directory: Directory,
 }
@@ -138,6 +143,7 @@ impl Embedded {
     /// twice a partition, for its writer and its reader.
     pub fn open(options: &Options, mut wake: impl FnMut(u16) -> Wake) -> Result<(Self, Opened), OpenError> {
         said::listen();
+        let merges = Merges::new(options.dir.clone(), options.reserve_bytes);
         let made = Version { partitions: options.partitions, log_epoch: options.log_epoch, owner_epoch: 0 };
         let directory = Directory::open(&options.dir, made)?;
         let mut opened = Opened {
@@ -151,12 +157,8 @@ impl Embedded {
         if directory.created {
             // Opened, they make all that they need; closed again, they get their names.
             for index in 0..directory.partitions {
-                drop(open_engine(
-                    &directory.new_partition(index),
-                    options,
-                    directory.partitions,
-                    &mut opened.cut,
-                )?);
+                let path = directory.new_partition(index);
+                drop(open_engine(&path, options, directory.partitions, None, &mut opened.cut)?);
             }
             directory.complete()?;
         }
@@ -165,7 +167,8 @@ impl Embedded {
         let mut partitions = Vec::new();
         for index in 0..directory.partitions {
             let path = directory.partition(index);
-            let (database, keyspace) = open_engine(&path, options, directory.partitions, &mut opened.cut)?;
+            let (database, keyspace) =
+                open_engine(&path, options, directory.partitions, Some(&merges), &mut opened.cut)?;
             let owner = Owner::of(&directory);
             let partition =
                 Partition::start(index, database, keyspace, owner, &done, wake(index), wake(index));
@@ -173,7 +176,7 @@ impl Embedded {
         }
         let room = Room::watch(options.dir.clone(), options.reserve_bytes)
             .map_err(|cause| OpenError::Io { dir: options.dir.clone(), cause })?;
-        Ok((Self { partitions, done, room, _directory: directory }, opened))
+        Ok((Self { partitions, done, room, merges, _directory: directory }, opened))
     }
 }
 
@@ -181,6 +184,7 @@ fn open_engine(
     path: &Path,
     options: &Options,
     partitions: u16,
+    merges: Option<&Arc<Merges>>,
     cut: &mut Vec<String>,
 ) -> Result<(Database, Keyspace), OpenError> {
     let damaged = |cause| match cause {
@@ -189,13 +193,17 @@ fn open_engine(
         cause => OpenError::Damaged { dir: path.to_owned(), cause },
     };
     journal::check(path, cut)?;
+    trim::trim(path).map_err(|cause| damaged(cause.into()))?;
     let before = directory::journal_lengths(path).map_err(|cause| damaged(cause.into()))?;
-    let database = Database::builder(path)
+    let mut builder = Database::builder(path)
         .cache_size(options.cache_bytes / u64::from(partitions))
         .worker_threads(options.worker_threads)
-        .manual_journal_persist(true)
-        .open()
-        .map_err(damaged)?;
+        .manual_journal_persist(true);
+    if let Some(merges) = merges.cloned() {
+        let filters: Arc<dyn Factory> = Arc::new(Filters(merges));
+        builder = builder.with_compaction_filter_factories(Arc::new(move |_| Some(filters.clone())));
+    }
+    let database = builder.open().map_err(damaged)?;
     let memtable_bytes = options.memtable_bytes;
     let create = || KeyspaceCreateOptions::default().max_memtable_size(memtable_bytes);
     let keyspace = database.keyspace("rows", create).map_err(damaged)?;
@@ -239,6 +247,13 @@ impl Partition {
     }
 }
 
+impl Embedded {
+    /// Merges that wait for room on the disk.
+    pub fn merges_waiting(&self) -> usize {
+        self.merges.waiting()
+    }
+}
+
 impl ChangeLog for Embedded {
     fn partitions(&self) -> u16 {
         self.partitions.len() as u16
@@ -272,6 +287,7 @@ fn send<T>(queue: &Option<SyncSender<T>>, item: T) -> Result<(), Full<T>> {
 
 impl Drop for Embedded {
     fn drop(&mut self) {
+        self.merges.close();
         for partition in &mut self.partitions {
             partition.batches = None;
             partition.reads = None;

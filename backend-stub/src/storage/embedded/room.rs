@@ -64,7 +64,7 @@ fn is_full(free_bytes: u64, reserve_bytes: u64, was_full: bool) -> bool {
     free_bytes < enough
 }
 
-fn free_bytes(dir: &std::path::Path) -> Option<u64> {
+pub(super) fn free_bytes(dir: &std::path::Path) -> Option<u64> {
     let said = statvfs(dir).ok()?;
     Some(said.blocks_available().saturating_mul(said.fragment_size()))
 }
