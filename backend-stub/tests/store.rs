@@ -213,7 +213,7 @@ fn a_merge_without_room_waits_and_reading_goes_on_and_closing_too() {
     }
     let there = store.numbers(0).len() as u64;
     assert_eq!(there, token, "reads go on");
-    // Commits go on until memtables are full, and what waits then is committed at the end.
+    // Commits go on, and what still waits at the end is committed then.
     for token in token..token + 200 {
         let mut batch = Batch::new(token);
         batch.owner_epoch = store.owner_epoch;

@@ -117,34 +117,43 @@ fn a_misspelt_key_of_a_configuration_is_told_with_its_line() {
 
 /// A kernel, or a container's filter, that refuses io_uring_setup: strace answers in its place.
 #[test]
-fn strace_without_io_uring_the_gateway_says_why_and_what_mends_it() {
+fn strace_without_io_uring_both_say_why_and_what_mends_it() {
     let system = System::start("no-io-uring").expect("a system");
-    let gateway = tests::binary("moorgate").expect("built");
     let switch = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     for errno in ["EPERM", "ENOSYS"] {
-        let ports = [Port::free().expect("a port"), Port::free().expect("a port")];
-        let refused = Launch::program(errno, "strace", &system.dir)
-            .args(["-f", "-qq", "-o", &format!("{errno}.syscalls"), "-e", "trace=io_uring_setup"])
-            .args(["-e", &format!("inject=io_uring_setup:error={errno}")])
-            .arg(&gateway)
-            .args(["serve", "--backend", &system.backend.address().to_string()])
-            .args(["--listen", &ports[0].address().to_string(), "--admin", &ports[1].address().to_string()])
-            .args(["--verify-key", "data/keys/verify.pem"]);
-        let said = failure(refused.start().expect("strace"));
-        let calls = fs::read_to_string(system.dir.join(format!("{errno}.syscalls"))).expect("strace's log");
-        assert!(calls.contains("(INJECTED)"), "{calls}");
         // The cause is that of this kernel: switched off, filtered, or not there.
         let mends = match (switch.trim(), errno) {
             ("1" | "2", "EPERM") => "sysctl -w kernel.io_uring_disabled=0",
             ("", "ENOSYS") => "CONFIG_IO_URING",
             _ => "--security-opt seccomp=unconfined",
         };
-        assert_says(&said, &["io_uring", mends]);
+        let backend = system.backend.address().to_string();
+        let gateway = ["--backend", &backend, "--verify-key", "data/keys/verify.pem"];
+        assert_says(&refused(&system.dir, errno, "moorgate", &gateway), &["io_uring", mends]);
+        let said = refused(&system.dir, errno, "moorgate-backend", &["--data", "other"]);
+        let both = ["sysctl -w kernel.io_uring_disabled=0", "--security-opt seccomp=unconfined"];
+        assert_says(&said, &[&["io_uring"][..], &both].concat());
     }
     // Those who have it are not disturbed.
     let mut fleet = system.fleet(1).expect("phones");
     let alice = fleet.add_up(11).expect("up");
     fleet.send_and_wait(alice, 12).expect("acknowledged");
+}
+
+/// What a server says that gets no ring.
+fn refused(dir: &WorkDir, errno: &str, server: &str, args: &[&str]) -> String {
+    let [listen, admin] = [(); 2].map(|()| Port::free().expect("a port"));
+    let syscalls = format!("{server}.{errno}.syscalls");
+    let launch = Launch::program(&format!("{server}.{errno}"), "strace", dir)
+        .args(["-f", "-qq", "-o", &syscalls, "-e", "trace=io_uring_setup"])
+        .args(["-e", &format!("inject=io_uring_setup:error={errno}")])
+        .arg(tests::binary(server).expect("built"))
+        .args(["serve", "--listen", &listen.address().to_string(), "--admin", &admin.address().to_string()])
+        .args(args.iter().copied());
+    let said = failure(launch.start().expect("strace"));
+    let calls = fs::read_to_string(dir.join(syscalls)).expect("strace's log");
+    assert!(calls.contains("(INJECTED)"), "{calls}");
+    said
 }
 
 #[test]

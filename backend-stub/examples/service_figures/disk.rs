@@ -92,6 +92,7 @@ pub fn fill(report: &Report, dir: &Path, users: u64, changes: u64) {
             ("p99.9_us", load.latency_us(0.999)),
             ("max_us", load.latency_us(1.0)),
             ("longest_turn_us", host.longest_turn.as_secs_f64() * 1e6),
+            ("longest_turn_cpu_us", host.longest_turn_cpu.as_secs_f64() * 1e6),
         ],
     );
     abort();

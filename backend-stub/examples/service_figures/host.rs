@@ -1,5 +1,7 @@
 //! The core and its store, turned as the backend's loop turns them, without a network.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -36,6 +38,9 @@ pub struct Host {
     pub watched: u64,
     pub watched_told: Option<Instant>,
     pub longest_turn: Duration,
+    /// The same without the time in which the thread had no core.
+    pub longest_turn_cpu: Duration,
+    ran: RanSoFar,
     pub opening: Duration,
     pub recovering: Duration,
 }
@@ -145,6 +150,8 @@ impl Host {
             watched: 0,
             watched_told: None,
             longest_turn: Duration::ZERO,
+            longest_turn_cpu: Duration::ZERO,
+            ran: RanSoFar::open(),
             opening,
             recovering: Duration::ZERO,
         };
@@ -205,7 +212,7 @@ impl Host {
 
     /// One turn; waits for the store when there was nothing to do. Phones take their news at once.
     pub fn turn(&mut self) {
-        let (from, at) = (Instant::now(), self.at());
+        let (from, ran, at) = (Instant::now(), self.ran.read(), self.at());
         self.tick(at);
         let (ended, submitted, queries) = (self.said.ended.len(), self.store.submitted, self.store.queries);
         let before = self.store.committed;
@@ -218,6 +225,7 @@ impl Host {
             self.notified(at, token, &request);
         }
         self.longest_turn = self.longest_turn.max(from.elapsed());
+        self.longest_turn_cpu = self.longest_turn_cpu.max(self.ran.read() - ran);
         if !moved {
             let _ = self.woken.recv_timeout(Duration::from_millis(5));
         }
@@ -296,5 +304,22 @@ pub fn forget_pages(dir: &Path) {
             let _ = file.sync_all();
             let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         }
+    }
+}
+
+/// How long this thread has run, by the scheduler's count.
+struct RanSoFar(File);
+
+impl RanSoFar {
+    fn open() -> Self {
+        let path = "/proc/thread-self/schedstat";
+        Self(File::open(path).unwrap_or_else(|error| fail(&format!("{path}: {error}"))))
+    }
+
+    fn read(&self) -> Duration {
+        let mut text = [0; 64];
+        let length = self.0.read_at(&mut text, 0).unwrap_or(0);
+        let ran = std::str::from_utf8(&text[..length]).ok().and_then(|text| text.split(' ').next());
+        Duration::from_nanos(ran.and_then(|ns| ns.parse().ok()).unwrap_or(0))
     }
 }

@@ -19,14 +19,18 @@ const REGISTERED_BYTES: usize = 64 * 1024;
 /// Entries of each of the runtime's rings: a few for each connection, and connections are few.
 const RING_ENTRIES: usize = 256;
 
+/// Of the ring that is made to see whether there can be one.
+const PROBE_ENTRIES: u32 = 2;
+
 /// A long turn is interrupted after this to look for I/O, so that one busy connection starves no other.
 const PREEMPT_AFTER: Duration = Duration::from_millis(1);
 
 /// Why there is no executor.
 #[derive(Debug, Error)]
 #[error(
-    "the event loop does not start: {0}; check that io_uring is on (sysctl kernel.io_uring_disabled=0), that \
-     `ulimit -l` is at least 512, and that the core exists"
+    "the event loop does not start: {0}; check that io_uring is on (sysctl -w kernel.io_uring_disabled=0) and that \
+     the container allows it (docker run --security-opt seccomp=unconfined), that `ulimit -l` is at least 512, \
+     and that the core exists"
 )]
 pub struct RuntimeError(String);
 
@@ -43,6 +47,10 @@ impl<T: Send + 'static> Executor<T> {
     where
         F: Future<Output = T> + 'static,
     {
+        // Where there is no ring the runtime's thread panics, and takes the process along.
+        if let Err(error) = io_uring::IoUring::new(PROBE_ENTRIES) {
+            return Err(RuntimeError(format!("io_uring_setup: {error}")));
+        }
         LocalExecutorBuilder::new(core.map_or(Placement::Unbound, Placement::Fixed))
             .name(name)
             .io_memory(REGISTERED_BYTES)

@@ -218,7 +218,8 @@ impl Backend {
         self.disk.start(self.life, shared);
         let Some(process) = &mut self.process else { return };
         process.flush(shared);
-        let waits = !self.completions.is_empty() || self.disk.has_told() || !self.happened.is_empty();
+        let happened = process.core.is_ready() && !self.happened.is_empty();
+        let waits = !self.completions.is_empty() || self.disk.has_told() || happened;
         let due_ms = process.poll_timeout().saturating_sub(shared.now_ms()).clamp(1, 500);
         let after_us = if waits { 1_000 } else { due_ms * 1000 };
         self.want_turn(shared, after_us);

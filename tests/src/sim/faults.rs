@@ -1,6 +1,7 @@
 //! What goes wrong, when, and to whom.
 
 use super::gate::Happened;
+use super::limits;
 use super::queue::Event;
 use super::world::World;
 
@@ -91,7 +92,7 @@ impl World {
         self.shared.hold_up(conn, lag_us);
     }
 
-    fn crash_backend(&mut self) {
+    pub(super) fn crash_backend(&mut self) {
         if !self.backend.is_up() {
             return;
         }
@@ -175,6 +176,13 @@ impl World {
         let for_us = self.shared.plan.quiet_us;
         self.shared.note("all phones are off for {a} us", [for_us, 0, 0]);
         self.quiet_until_us = self.shared.now_us + for_us;
+        if self.shared.plan.horizon.is_some() {
+            // Each start walks over all users: the first of these notes how far logs are, the second moves horizons there.
+            for walk in 1..=2 {
+                let at_us = self.shared.now_us + walk * limits::HORIZON_WALK_US;
+                self.shared.queue.push(at_us, Event::BackendCrashes);
+            }
+        }
         for phone in 0..self.phones.len() {
             self.phones[phone].switch_off(&mut self.shared);
             let on_us = self.quiet_until_us + self.shared.random.below(2_000_000);

@@ -47,5 +47,8 @@ pub const SET_UP_US: u64 = 900_000_000;
 /// Rows older than this go behind a horizon: longer than a message may be taken back, and than duties take.
 pub const HORIZON_AGE_MS: u64 = 600_000;
 
-/// So long all phones are off in a run with a horizon: two walks of the backend over all users, and the hour between them.
-pub const HORIZON_QUIET_US: u64 = 3_800_000_000;
+/// Between two walks over all users that are to move horizons: the rows' age, and the time of a walk.
+pub const HORIZON_WALK_US: u64 = 700_000_000;
+
+/// So long all phones are off in a run with a horizon: two such walks.
+pub const HORIZON_QUIET_US: u64 = 1_500_000_000;

@@ -153,11 +153,15 @@ impl Plan {
     fn with_services(mut self, r: &mut Random) -> Self {
         let mut weights = String::new();
         for kind in Kind::ALL {
-            let most =
-                if matches!(kind, Kind::Message | Kind::GroupMessage) { &[1, 5, 20] } else { &[0, 1, 4] };
+            let most = match kind {
+                Kind::Message | Kind::GroupMessage => &[1, 5, 20],
+                // What can seldom be done.
+                Kind::Accept | Kind::Comment | Kind::Like | Kind::Unsay | Kind::Mark => &[1, 8, 20],
+                _ => &[0, 1, 4],
+            };
             weights += &format!("{} = {}\n", kind.name(), r.pick(most));
         }
-        self.users = r.between(3, 7);
+        self.users = r.between(4, 8);
         self.devices = r.between(1, 3);
         self.groups = 0;
         self.services = Some(Services {
@@ -166,7 +170,7 @@ impl Plan {
             weights: mixed::Weights::parse(&weights).unwrap_or_default(),
             log_out_permille: r.pick(&[0, 10, 50]),
         });
-        if r.chance(400) {
+        if r.chance(500) {
             self.horizon = Some(r.pick(&[1, 5, 20]));
             self.quiet_us = limits::HORIZON_QUIET_US;
         }

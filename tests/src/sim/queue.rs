@@ -63,6 +63,7 @@ pub enum Event {
         life: u32,
     },
     BackendStarts,
+    BackendCrashes,
     Commit {
         partition: u16,
         life: u32,

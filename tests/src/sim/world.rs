@@ -25,6 +25,8 @@ pub struct World {
     steps: u64,
     /// Load and faults have ended, or the last step towards the end was made, then.
     calm_us: u64,
+    /// Load and faults last at least until then: set once groups and contacts are made.
+    load_until_us: u64,
     progress: u64,
     /// Since when all is where it belongs.
     good_us: Option<u64>,
@@ -57,6 +59,7 @@ impl World {
             events: 0,
             steps,
             calm_us: 0,
+            load_until_us: 0,
             progress: 0,
             good_us: None,
             is_over: false,
@@ -134,6 +137,7 @@ impl World {
             Event::GateStarts(gate) => self.gates[gate].start(shared),
             Event::BackendTurn { life } if life == self.backend.life => self.backend.turn(shared),
             Event::BackendStarts => self.backend.start(shared),
+            Event::BackendCrashes => self.crash_backend(),
             Event::Commit { partition, life } if life == self.backend.life && self.backend.is_up() => {
                 self.backend.disk.commit(partition, life, shared);
             }
@@ -151,6 +155,8 @@ impl World {
             Event::Fault => self.fault(),
             Event::Quiet if self.shared.is_calm => {}
             Event::Quiet => self.quiet(),
+            // The bound of a set-up that ended in time.
+            Event::Calm if self.shared.now_us < self.load_until_us => {}
             Event::Calm => self.calm(),
             Event::Look => self.look(),
         }
@@ -288,7 +294,8 @@ impl World {
         let (load_us, quiet_us, now_us) =
             (self.shared.plan.load_us, self.shared.plan.quiet_us, self.shared.now_us);
         self.shared.note("groups and contacts are made", [0; 3]);
-        self.shared.queue.push(now_us + load_us + quiet_us, Event::Calm);
+        self.load_until_us = now_us + load_us + quiet_us;
+        self.shared.queue.push(self.load_until_us, Event::Calm);
         if quiet_us == 0 {
             return;
         }

@@ -169,8 +169,9 @@ fn an_author_goes_on_without_the_contact_whose_log_cannot_be_read() {
 #[test]
 fn a_crash_at_any_step_gives_each_its_own_once_and_in_order() {
     for steps in 0..48u16 {
-        for mended_first in [false, true] {
-            let partitions = 1 + steps % 3;
+        for (partitions, mended_first) in
+            (1..=3).flat_map(|partitions| [(partitions, false), (partitions, true)])
+        {
             let mut world = World::new(partitions, 0);
             let group = world.create_group(1, [9; 10], &[2, 3, 4]);
             world.contacts_of(1, &[2, 3, 4]);

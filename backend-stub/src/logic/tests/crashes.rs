@@ -22,6 +22,8 @@ enum Step {
     Turn,
     Commit(u16),
     Answer(u16),
+    /// A recovery has many questions.
+    AnswerAll,
     /// All batches of a partition that wait fail.
     Fail(u16),
     /// The process dies; the oldest batches of so many partitions were written, but nobody knows.
@@ -54,11 +56,12 @@ fn steps_with_bad_reads() -> impl Strategy<Value = Vec<Step>> {
         2 => any::<prop::sample::Index>().prop_map(Step::Repeat),
         8 => Just(Step::Turn),
         6 => (0u16..3).prop_map(Step::Commit),
-        10 => (0u16..3).prop_map(Step::Answer),
+        4 => (0u16..3).prop_map(Step::Answer),
+        8 => Just(Step::AnswerAll),
         1 => (0u16..3).prop_map(Step::Fail),
         1 => (0u16..3).prop_map(Step::Crash),
         2 => (0u16..3, any::<bool>()).prop_map(|(at, is_bad)| Step::Unreadable(at, is_bad)),
-        3 => Just(Step::Wait),
+        8 => Just(Step::Wait),
     ];
     prop::collection::vec(step, 1..200)
 }
@@ -123,6 +126,7 @@ impl Phones {
             Step::Turn => self.turn(),
             Step::Commit(partition) => drop(self.world.store.commit(partition % partitions)),
             Step::Answer(partition) => drop(self.world.store.answer(partition % partitions)),
+            Step::AnswerAll => while (0..partitions).any(|partition| self.world.store.answer(partition)) {},
             Step::Fail(partition) => self.world.store.fail(partition % partitions),
             Step::Crash(written) => {
                 for partition in 0..partitions.min(*written) {

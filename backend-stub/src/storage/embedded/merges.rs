@@ -2,7 +2,8 @@
 //! one that meets a full disk ends the engine, though nothing was lost.
 //!
 //! The engine asks a filter about every row of a merge, with no lock held: that is where a merge can wait. Meanwhile
-//! no table is written either, so that commits wait too once four memtables are full; reads go on.
+//! no memtable is sealed and no table written: what duties still commit, while writes are refused, stays in memory and
+//! in the journal; reads go on.
 
 use std::path::PathBuf;
 use std::sync::Arc;

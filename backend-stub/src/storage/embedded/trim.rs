@@ -1,7 +1,7 @@
 //! Journals without what is in tables already, before the engine replays them.
 //!
 //! The engine writes on in a journal until it has 64 MB and more. At start it reads all of it and asks a table of its
-//! own, for each row, to which keyspace the row belongs; then it leaves out what is in tables. That were 2 us a row, for
+//! own, for each row, to which keyspace the row belongs; then it leaves out what is in tables. That took 2 us a row, for
 //! 400 000 to a million rows, of which nearly none was needed. Here they are left out before, by the engine's own rule:
 //! its tables hold every record up to the highest number in them.
 
