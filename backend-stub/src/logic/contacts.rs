@@ -288,7 +288,8 @@ impl Core {
     ) -> Result<(), Status> {
         let (user, visible) = (self.users.peek(place).id, self.users.peek(place).visible);
         let kept = self.kept::<pb::Peer>(&keys::peer(user, sender))?.state;
-        let is_known = || has_told(&kept) || self.may_have_written(user, sender, delivered.max(read), visible);
+        let is_known =
+            || has_told(&kept) || self.may_have_written(user, sender, delivered.max(read), visible);
         if kept.blocked || !is_known() {
             return Ok(());
         }
@@ -306,7 +307,8 @@ impl Core {
     /// Whether an item of a user is a message to this peer. Its row is in the hot tail, or `need` has brought it. One
     /// that was swept behind the horizon may have been.
     fn may_have_written(&self, user: u64, peer: u64, item: u64, visible: u64) -> bool {
-        let is_gone = self.hot.row(user, item).is_none() && self.states.value(&keys::row(user, item)).is_none();
+        let is_gone =
+            self.hot.row(user, item).is_none() && self.states.value(&keys::row(user, item)).is_none();
         if is_gone {
             return item <= visible;
         }

@@ -213,10 +213,7 @@ fn goaway_lets_what_is_in_flight_end() {
     assert_eq!(bench.wait_for_connect(), 700);
     bench.connect();
     let sent = bench.take_sent();
-    assert!(
-        matches!(&sent[..], [Sent::Hello(_), Sent::Call { body, .. }] if body == b"later"),
-        "{sent:?}"
-    );
+    assert!(matches!(&sent[..], [Sent::Hello(_), Sent::Call { body, .. }] if body == b"later"), "{sent:?}");
 }
 
 #[test]

@@ -270,7 +270,10 @@ fn a_reconnect_pulls_what_is_known_to_lack_and_the_first_connect_when_asked() {
     bench.wait_for_connect();
     bench.connect();
     let sent = bench.take_sent();
-    assert!(matches!(&sent[..], [Sent::Hello(_), Sent::Call { .. }]), "it was cut off before the answer: {sent:?}");
+    assert!(
+        matches!(&sent[..], [Sent::Hello(_), Sent::Call { .. }]),
+        "it was cut off before the answer: {sent:?}"
+    );
     // A session without a user has no log.
     let mut bench = Bench::new(|config| config.sync_on_connect = true);
     bench.phone.connect(bench.now_ms);
