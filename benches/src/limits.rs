@@ -72,7 +72,7 @@ pub const LATE_START_US: u64 = 10_000;
 pub const REPEAT_AFTER_MS: u64 = 250;
 
 /// How long a spawned process may take to say that it is ready: a store may replay its journal.
-pub const READY_WITHIN_MS: u64 = 30_000;
+pub const READY_WITHIN_MS: u64 = 150_000;
 
 /// How long a spawned process may take to stop after SIGTERM.
 pub const STOP_WITHIN_MS: u64 = 10_000;

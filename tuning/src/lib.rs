@@ -16,6 +16,7 @@ mod host;
 pub mod limits;
 pub mod machine;
 mod need;
+mod orphan;
 pub mod process;
 pub mod ranges;
 
@@ -25,6 +26,7 @@ pub use finding::{Finding, Severity};
 pub use host::{Cap, Conntrack, Host, PortRange, TcpPages};
 pub use machine::{MachineMemory, machine_memory, machine_memory_available};
 pub use need::{Need, Role};
+pub use orphan::is_orphaned;
 pub use process::{proc_cpu_us, proc_memory, raise_descriptor_limit};
 
 /// A figure of `/proc` that could not be read.

@@ -158,19 +158,32 @@ fn start(config: Config, admin: SocketAddr) -> Result<Running> {
 /// A gateway that was killed holds its port for a while after its process is gone: the kernel ends its rings, and with
 /// them what they had armed, on a worker of its own. Whoever starts it again at once must not be sent away for that.
 fn await_port(listen: SocketAddr) -> Result<()> {
-    let until = Instant::now() + std::time::Duration::from_millis(limits::PORT_HELD_MS);
+    let began = Instant::now();
+    let mut is_told = false;
     loop {
         match listener(listen, &ListenOptions::default()) {
             Ok(free) => {
                 drop(free);
                 return Ok(());
             }
-            Err(ListenError::InUse { .. }) if Instant::now() < until => {
+            Err(ListenError::InUse { .. }) if may_wait(listen.port(), began, &mut is_told) => {
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+fn may_wait(port: u16, began: Instant, is_told: &mut bool) -> bool {
+    let waited_ms = began.elapsed().as_millis() as u64;
+    if waited_ms < limits::PORT_HELD_MS {
+        return true;
+    }
+    let goes_on = waited_ms < limits::PORT_ORPHANED_MS && tuning::is_orphaned(port);
+    if goes_on && !std::mem::replace(is_told, true) {
+        tracing::info!(port, "waiting: the kernel still ends the connections of a gateway that was killed");
+    }
+    goes_on
 }
 
 /// One shard could not start: those that did end too.
