@@ -29,6 +29,9 @@ use crate::turn::{self, Outward};
 /// Shards of gateways that news go to. One connection each is the rule, and those have a lower bound.
 const MAX_LINKS: usize = 16_384;
 
+/// Calls that the core knows nothing of; its own tokens count up from 1.
+const BROADCAST_TOKEN: u64 = u64::MAX;
+
 /// The core with its store, on the loop's thread.
 pub struct Driver {
     clock: Clock,
@@ -136,6 +139,16 @@ impl Driver {
 
     /// A Notify call has ended.
     pub fn notified(&self, token: u64, result: Result<Bytes, Status>) {
+        if token == BROADCAST_TOKEN {
+            if let Err(status) = result {
+                self.stats.broadcasts_failed.add(1);
+                self.log(
+                    &format!("a gateway did not take a notice for all: {}", status.text),
+                    self.clock.at(),
+                );
+            }
+            return;
+        }
         let reply = result.and_then(|body| {
             pb::NotifyReply::decode(body)
                 .map_err(|error| Status::new(Code::Internal, format!("the reply is malformed: {error}")))
@@ -143,6 +156,26 @@ impl Driver {
         let at = self.clock.at();
         self.inner.borrow_mut().core.handle_notify_result(at, token, reply.as_ref());
         self.turn.raise();
+    }
+
+    /// Sends a notice to all phones: one call to each gateway, over the first of its shards that takes it. Gives how
+    /// many gateways hand it out.
+    pub fn broadcast(&self, notice: &Bytes) -> usize {
+        let (links, at) = (self.links.borrow(), self.clock.at());
+        let mut shards: Vec<_> = links.keys().copied().collect();
+        shards.sort_unstable();
+        let mut called = Vec::new();
+        for key @ (gateway, _) in shards {
+            if called.last() == Some(&gateway) {
+                continue;
+            }
+            let body = pb::BroadcastRequest { gateway, notice: notice.clone() }.encode_to_vec();
+            if links[&key].call(&gateway::BROADCAST, &body, BROADCAST_TOKEN, at.now_ms).is_ok() {
+                called.push(gateway);
+            }
+        }
+        self.stats.broadcasts.add(called.len() as u64);
+        called.len()
     }
 
     pub fn handle_timeout(&self) {

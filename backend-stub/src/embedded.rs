@@ -11,7 +11,7 @@ use std::{io, net};
 use proto_wire_token::IssuerKey;
 use thiserror::Error;
 
-use crate::admin::{Admin, AdminError, Shown};
+use crate::admin::{Admin, AdminError, Announce, Shown};
 use crate::clock::Clock;
 use crate::config::{BackendConfig, ConfigError};
 use crate::driver::Driver;
@@ -85,6 +85,7 @@ struct Parts {
     store_wake: Waker,
     issuer: IssuerKey,
     accepted: Inbox<net::TcpStream>,
+    announced: Inbox<Announce>,
     listener: Listener,
     stats: Arc<Stats>,
     clock: Clock,
@@ -129,7 +130,8 @@ pub fn start(config: BackendConfig) -> Result<Embedded, StartError> {
         ..CoreConfig::new(random()?, random()?, store.partitions())
     };
     let shown = Shown { stats: stats.clone(), clock, listen: listener.addr(), backend: core.backend };
-    let mut admin_thread = config.admin.map(|addr| Admin::start(addr, shown)).transpose()?;
+    let (announce, announced) = rt::inbox();
+    let mut admin_thread = config.admin.map(|addr| Admin::start(addr, shown, announce)).transpose()?;
     let (listen, admin) = (listener.addr(), admin_thread.as_ref().map(Admin::addr));
     let stop = Waker::default();
     let accepted = listener.start()?;
@@ -142,6 +144,7 @@ pub fn start(config: BackendConfig) -> Result<Embedded, StartError> {
         store_wake,
         issuer,
         accepted,
+        announced,
         listener,
         stats,
         clock,
@@ -193,7 +196,8 @@ fn random() -> Result<u64, StartError> {
 
 /// The life of the loop's thread.
 async fn run(parts: Parts, ready: Sender<io::Result<()>>) {
-    let Parts { config, core, store, store_wake, issuer, accepted, listener, stats, clock, stop } = parts;
+    let Parts { config, core, store, store_wake, issuer, accepted, announced, listener, stats, clock, stop } =
+        parts;
     let passwords = match Passwords::start(config.password_workers, clock, stats.clone()) {
         Ok(passwords) => passwords,
         Err(error) => {
@@ -212,6 +216,7 @@ async fn run(parts: Parts, ready: Sender<io::Result<()>>) {
     let accounts = Accounts::new(AccountsConfig { issuer, token_ttl_s: config.token_ttl_s }, passwords);
     let server = Server::new(Services::new(driver.clone(), accounts), stats, clock);
     rt::spawn(adopt(server.clone(), accepted));
+    rt::spawn(announce(driver.clone(), announced));
     // The receiver is gone only when its thread has panicked.
     let _ = ready.send(Ok(()));
 
@@ -226,6 +231,16 @@ async fn run(parts: Parts, ready: Sender<io::Result<()>>) {
 async fn adopt(server: Rc<Server<Services>>, mut accepted: Inbox<net::TcpStream>) {
     while let Some(streams) = accepted.take().await {
         streams.into_iter().for_each(|stream| server.adopt(stream));
+    }
+}
+
+/// Sends out what the admin port was given for all phones.
+async fn announce(driver: Rc<Driver>, mut announced: Inbox<Announce>) {
+    while let Some(notices) = announced.take().await {
+        for Announce { notice, gateways } in notices {
+            // Whoever asked may have gone.
+            let _ = gateways.send(driver.broadcast(&notice));
+        }
     }
 }
 

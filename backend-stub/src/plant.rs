@@ -28,8 +28,10 @@ pub(crate) const fn planted(_: Fault) -> bool {
     false
 }
 
+#[cfg(feature = "planted")]
+pub use switch::plant;
 #[cfg(any(test, feature = "planted"))]
-pub use switch::{VARIABLE, plant, planted};
+pub use switch::{VARIABLE, planted};
 
 #[cfg(any(test, feature = "planted"))]
 mod switch {
@@ -42,6 +44,7 @@ mod switch {
 
     static PLANTED: OnceLock<String> = OnceLock::new();
 
+    #[cfg(feature = "planted")]
     /// Plants a fault in this process, once and before its first commit.
     pub fn plant(fault: Fault) {
         PLANTED.get_or_init(|| format!("{fault:?}"));

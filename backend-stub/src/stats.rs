@@ -141,6 +141,9 @@ pub struct Stats {
     /// Calls to gateways that were made, and that did not end well.
     pub notifies: Count,
     pub notifies_failed: Count,
+    /// Notices for all phones, once for each gateway.
+    pub broadcasts: Count,
+    pub broadcasts_failed: Count,
     pub hashes_refused: Count,
     /// When the loop last came round, on the clock of the process.
     pub beat_ms: Count,
@@ -161,6 +164,8 @@ impl Default for Stats {
             turns: Count::default(),
             notifies: Count::default(),
             notifies_failed: Count::default(),
+            broadcasts: Count::default(),
+            broadcasts_failed: Count::default(),
             hashes_refused: Count::default(),
             beat_ms: Count::default(),
             core: Mutex::default(),

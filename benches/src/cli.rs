@@ -1,13 +1,19 @@
 //! The command line.
 
+mod rates;
+
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::limits;
+use crate::measure::Arrival;
 use crate::servers::Cores;
 use crate::session::Place;
+use crate::sources::Sources;
+
+pub use rates::{CompareArgs, FindMaxArgs, HtmlArgs, RampArgs, ScenarioName, SoakArgs};
 
 /// Load for a Moorgate gateway, and a phone to talk through it.
 #[derive(Debug, Parser)]
@@ -24,9 +30,12 @@ Examples:
   moorgate-bench chat --clients 10000 --seconds 30
   moorgate-bench chat --clients 2000 --seconds 30 --spawn --kill-backend-at 10 --kill-gateway-at 20
   moorgate-bench hold --connections 100000 --seconds 30 --spawn
-  moorgate-bench call --clients 64 --payload 100 --seconds 10 --spawn --json call.json
+  moorgate-bench call --clients 64 --rate 20000 --seconds 10 --spawn --json call.json --html call.html
+  moorgate-bench find-max --p99 50ms --clients 256 --spawn
+  moorgate-bench compare before.json after.json
 
-Exit code: 0 when all is well, 1 when something was lost, doubled or out of order, 2 when the run could not be made.";
+Exit code: 0 when all is well, 1 when something was lost, doubled or out of order, 2 when the run could not be made
+(nobody there, another protocol, a rate that was not made, no room for connections or for the report).";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -56,11 +65,61 @@ Examples:
   moorgate-bench hold --connections 100000 --seconds 30 --spawn
   moorgate-bench hold --connections 1000 --seconds 60 --heartbeat 10 --json hold.json")]
     Hold(HoldArgs),
+    /// A gateway is killed, and all its phones come back at once: is anybody lost, and who notices?
+    #[command(after_help = "\
+Starts a backend and two gateways. Exit code 1 when a phone is lost, when the logic tier is called for reconnects, or
+when the phones of the other gateway wait longer than they may.
+
+Example:
+  moorgate-bench storm --connections 200000 --spawn --json storm.json")]
+    Storm(StormArgs),
     /// Forwarded calls to an echo service: how many a second, and what does one cost?
     #[command(after_help = "\
-Example:
-  moorgate-bench call --clients 64 --payload 100 --seconds 10 --spawn")]
+Examples:
+  moorgate-bench call --clients 64 --payload 100 --seconds 10 --rate 20000 --spawn --html call.html
+  moorgate-bench call --clients 64 --payload 100 --seconds 10 --closed --spawn")]
     Call(CallArgs),
+    /// The highest rate that keeps a latency target, by search, confirmed by a longer run at the end.
+    #[command(after_help = "\
+Examples:
+  moorgate-bench find-max --p99 50ms --clients 256 --spawn
+  moorgate-bench find-max --p99 200ms --scenario chat --clients 10000 --spawn --html chat.html")]
+    FindMax(FindMaxArgs),
+    /// Calls at a rate, or from phones, that rise in steps: one line and one histogram a step.
+    #[command(after_help = "\
+Examples:
+  moorgate-bench ramp --clients 256 --rates 5000-50000/10 --spawn --html ramp.html
+  moorgate-bench ramp --clients 1000,5000,20000 --rates 10000 --step 10 --spawn")]
+    Ramp(RampArgs),
+    /// Calls at a rate for hours: does memory grow?
+    #[command(after_help = "\
+Example:
+  moorgate-bench soak --clients 1000 --rate 2000 --seconds 14400 --spawn --json soak.json")]
+    Soak(SoakArgs),
+    /// Is B worse than A? Exit code: 0 the same or better, 1 worse, 2 cannot be compared.
+    #[command(after_help = "\
+Example, for a pipeline (a and b are two builds):
+  for i in 1 2 3 4 5; do for v in a b; do $v/moorgate-bench call --clients 64 --rate 20000 --seconds 5 --spawn --json $v$i.json; done; done
+  moorgate-bench compare a1.json b1.json a2.json b2.json a3.json b3.json a4.json b4.json a5.json b5.json")]
+    Compare(CompareArgs),
+    /// Makes the HTML page of a report that was written as JSON.
+    Html(HtmlArgs),
+    /// Loads an MQTT, NATS, WebSocket or echo server that you have, by the same schedule and histogram.
+    #[command(after_help = "\
+Examples:
+  moorgate-bench peer --protocol mqtt --target 127.0.0.1:1883 --connections 15000 --work ping --rate 50000 --pid $(pidof mosquitto)
+  moorgate-bench peer --protocol nats --target 127.0.0.1:4222 --connections 1000 --work fanout --rate 20
+  moorgate-bench peer --protocol ws --target 127.0.0.1:9001 --connections 100 --work echo --path /echo --json ws.json")]
+    Peer(crate::peers::cli::PeerArgs),
+    /// Compares with mosquitto, HAProxy and NATS on this machine; `benches/peers/run` installs them first.
+    #[command(after_help = "\
+Examples:
+  benches/peers/run --json peers.json
+  moorgate-bench peers --only heartbeat,forward --rounds 15
+  moorgate-bench peers --quick")]
+    Peers(crate::peers::cli::PeersArgs),
+    /// A bare echo without state: what a heartbeat costs at least on this kernel.
+    Floor(crate::peers::cli::FloorArgs),
 }
 
 /// Where the servers are.
@@ -93,9 +152,22 @@ pub struct PlaceArgs {
     backend_cores: Vec<usize>,
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     bench_cores: Vec<usize>,
-    /// Write the report as JSON.
+    /// Where phones connect from: addresses, ADDRESS/BITS or FIRST-LAST, comma between; without: 127.1.x.1 towards
+    /// loopback, elsewhere the kernel chooses.
+    #[arg(long, value_name = "LIST", value_parser = sources)]
+    source: Option<Sources>,
+    /// One line a second, also on a terminal.
+    #[arg(long)]
+    no_tui: bool,
+    /// Write the report as JSON (its schema: benches/schema).
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write the report as one HTML page that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Write the histograms as DIR/OPERATION.hdr, one interval a phase.
+    #[arg(long, value_name = "DIR")]
+    pub hdr: Option<PathBuf>,
     /// Who talks to whom, and when.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -112,6 +184,9 @@ pub struct ChatArgs {
     /// Messages a second, of all phones together.
     #[arg(long, value_name = "R", value_parser = rate)]
     pub rate: Option<f64>,
+    /// How the gaps between messages are drawn.
+    #[arg(long, value_enum, default_value_t, conflicts_with = "mix")]
+    pub arrival: Arrival,
     /// Kill the backend with SIGKILL so many seconds after the start of the load, and start it again.
     #[arg(long, value_name = "S", requires = "spawn", value_parser = seconds)]
     pub kill_backend_at: Option<f64>,
@@ -132,6 +207,33 @@ pub struct ChatArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct StormArgs {
+    /// Phones that are cut, each of a user of its own.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    pub connections: u32,
+    /// Phones of the gateway beside it.
+    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub healthy: u32,
+    /// Their calls a second, together.
+    #[arg(long, value_name = "R", default_value_t = 500.0, value_parser = rate)]
+    pub rate: f64,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+impl StormArgs {
+    pub fn options(&self) -> Result<crate::storm::StormOptions, String> {
+        let mut place = self.place.place()?;
+        if !place.spawn {
+            return Err("a storm kills its gateway, so it starts its own: say --spawn".to_owned());
+        }
+        place.second_gateway = true;
+        let (connections, healthy, rate) = (self.connections, self.healthy, self.rate);
+        Ok(crate::storm::StormOptions { connections, healthy, rate, place })
+    }
+}
+
+#[derive(Debug, Args)]
 pub struct HoldArgs {
     /// Phones, each of a user of its own.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
@@ -148,7 +250,7 @@ pub struct HoldArgs {
 
 #[derive(Debug, Args)]
 pub struct CallArgs {
-    /// Phones, each with one call in flight.
+    /// Phones.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
     pub clients: u32,
     /// Bytes of a call's payload.
@@ -156,6 +258,18 @@ pub struct CallArgs {
     pub payload: u16,
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: u64,
+    /// Seconds of the same load before, measured apart.
+    #[arg(long, value_name = "S", default_value_t = 1, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    pub warm_up: u64,
+    /// Calls a second of all phones together, at their times whatever the server does; without: a closed loop.
+    #[arg(long, value_name = "R", value_parser = rate, conflicts_with = "closed")]
+    pub rate: Option<f64>,
+    /// A closed loop: each phone calls when its last call was answered. It hides what a stall costs others.
+    #[arg(long)]
+    pub closed: bool,
+    /// How the gaps between calls are drawn.
+    #[arg(long, value_enum, default_value_t)]
+    pub arrival: Arrival,
     #[command(flatten)]
     pub place: PlaceArgs,
 }
@@ -190,6 +304,9 @@ impl PlaceArgs {
             spawn: self.spawn,
             cores,
             seed: self.seed,
+            sources: self.source.clone().unwrap_or_default(),
+            no_tui: self.no_tui,
+            second_gateway: false,
         })
     }
 }
@@ -203,7 +320,11 @@ pub fn resolve(target: &str) -> Result<SocketAddr, String> {
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    if (0.1..=1e7).contains(&rate) { Ok(rate) } else { Err("0.1 to 10000000 messages a second".to_owned()) }
+    if (0.1..=1e7).contains(&rate) { Ok(rate) } else { Err("0.1 to 10000000 a second".to_owned()) }
+}
+
+fn sources(text: &str) -> Result<Sources, String> {
+    Sources::parse(text).map_err(|error| error.to_string())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -8,19 +8,22 @@
 //! - kernel bytes a connection: what the whole machine's kernel holds with all held, minus with the warm-up held, by
 //!   the connections between. Both ends are in it when both are on this machine.
 //! - CPU a heartbeat: the gateway's from the last WELCOME to the end, by the beats answered in that time.
+//! - then one notice for everybody (see `broadcast`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use proto_wire::phone::{Phone, PhoneConfig, PhoneEvent};
 use serde::Serialize;
 
+use crate::broadcast::{self, Broadcast, Heard};
 use crate::fleet::{App, Fleet, FleetConfig, Now, Phones, Receive, wait_until};
 use crate::identity::Identities;
 use crate::limits;
-use crate::report::{Generator, HostFacts, Progress, SCHEMA, figure, share};
+use crate::measure::{Live, Measured, Recorder, Watch};
+use crate::report::{Generator, HostFacts, Progress, Recorded, Report, SCHEMA, figure, share};
 use crate::session::{Place, RunError, Session};
 
 #[derive(Debug, Clone)]
@@ -33,21 +36,30 @@ pub struct HoldOptions {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HoldReport {
     pub schema: u32,
     pub command: &'static str,
     pub seconds: f64,
+    /// Ctrl-C ended it before its time: then not every phone has beaten.
+    pub ended_early: bool,
     pub heartbeat_s: u32,
     pub connections: Connections,
     pub setup: Setup,
     pub heartbeats: Heartbeats,
     pub server: ServerCost,
     pub backend: BackendCost,
+    /// None: Ctrl-C came before.
+    pub broadcast: Option<Broadcast>,
     pub generator: Generator,
     pub host: HostFacts,
+    pub measured: Measured,
+    #[serde(skip)]
+    pub recorded: Option<Recorded>,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Connections {
     pub asked: u32,
     /// Welcomed and standing at the end.
@@ -61,12 +73,14 @@ pub struct Connections {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Setup {
     pub per_second: f64,
     pub seconds: f64,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Heartbeats {
     /// After the last connect.
     pub answered: u64,
@@ -75,6 +89,7 @@ pub struct Heartbeats {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ServerCost {
     pub user_bytes_per_connection: Option<f64>,
     pub user_bytes_in_all: Option<f64>,
@@ -88,6 +103,7 @@ pub struct ServerCost {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BackendCost {
     pub user_bytes_per_connection: Option<f64>,
     pub rss_bytes: Option<u64>,
@@ -96,7 +112,9 @@ pub struct BackendCost {
 impl HoldReport {
     pub fn is_good(&self) -> bool {
         let all_held = self.connections.held == u64::from(self.connections.asked);
-        all_held && self.connections.lost == 0 && self.heartbeats.phones_without == 0
+        let all_beat = self.heartbeats.phones_without == 0 || self.ended_early;
+        let all_heard = self.broadcast.as_ref().is_none_or(Broadcast::is_good);
+        all_held && self.connections.lost == 0 && all_beat && all_heard
     }
 
     pub fn summary(&self) -> String {
@@ -107,7 +125,7 @@ impl HoldReport {
              kernel:  {} a connection, {}\n\
              backend: {} a user\n\
              memory of the gateway: {} after the warm-up, {} after all had left\n\
-             {} beats answered after the last connect; {} phones without one\n{}",
+             {} beats answered after the last connect; {} phones without one\n{}\n{}",
             self.connections.held,
             self.connections.asked,
             self.seconds,
@@ -124,8 +142,27 @@ impl HoldReport {
             bytes(self.server.rss_bytes_after_all_left.map(|bytes| bytes as f64)),
             self.heartbeats.answered,
             self.heartbeats.phones_without,
+            self.broadcast.as_ref().map_or_else(String::new, Broadcast::summary),
             self.generator.verdict,
         )
+    }
+}
+
+impl Report for HoldReport {
+    fn is_good(&self) -> bool {
+        self.is_good()
+    }
+
+    fn summary(&self) -> String {
+        self.summary()
+    }
+
+    fn host(&self) -> &HostFacts {
+        &self.host
+    }
+
+    fn recorded(&self) -> Option<&Recorded> {
+        self.recorded.as_ref()
     }
 }
 
@@ -136,6 +173,8 @@ struct Shared {
     all_here: AtomicBool,
     /// Phones of which a beat was answered since.
     beaten: AtomicU64,
+    /// Notices for everybody.
+    heard: Heard,
 }
 
 /// Phones that only beat.
@@ -157,6 +196,8 @@ impl Holders {
 }
 
 impl App for Holders {
+    type Machine = Phone;
+
     fn phone(&mut self, phone: u32) -> Phone {
         self.who.machine(phone)
     }
@@ -165,7 +206,9 @@ impl App for Holders {
         self.who.token(phone)
     }
 
-    fn event(&mut self, _phone: u32, _machine: &mut Phone, _event: PhoneEvent, _now: Now) {}
+    fn event(&mut self, _phone: u32, _machine: &mut Phone, event: PhoneEvent, now: Now) {
+        self.shared.heard.note(&event, now);
+    }
 
     fn heard(&mut self, phone: u32, machine: &Phone) {
         let before = &mut self.answered_before[(phone - self.first) as usize];
@@ -192,8 +235,12 @@ pub fn run(options: &HoldOptions) -> Result<HoldReport, RunError> {
         ..PhoneConfig::default()
     };
     let warm_up = asked.min(limits::WARM_UP_CONNECTIONS);
-    let mut progress = Progress::new();
     let mut session = Session::open(&options.place, asked, warm_up, config.clone())?;
+    let mut progress = Progress::view("moorgate-bench hold", options.place.no_tui);
+    let recorded = Recorded { recorder: Arc::new(Recorder::new(&[])), began: SystemTime::now() };
+    let recorder = &recorded.recorder;
+    let mut watch = Watch::new(recorder);
+    recorder.begin_phase("warm-up", session.clock.now_us());
     let shared = Arc::new(Shared::default());
     let fleet_config = |phones| FleetConfig {
         target: session.servers.target,
@@ -203,6 +250,7 @@ pub fn run(options: &HoldOptions) -> Result<HoldReport, RunError> {
         threads: 1,
         clock: session.clock,
         gather_us: 1_000,
+        sources: options.place.sources.clone(),
     };
     let (all, few) = (fleet_config(asked), fleet_config(warm_up));
     // Rings and machines are there before the kernel's base is read.
@@ -210,13 +258,12 @@ pub fn run(options: &HoldOptions) -> Result<HoldReport, RunError> {
 
     let before = warm_up_and_measure(&mut session, &few, config, &mut progress)?;
     let began_us = session.clock.now_us();
+    recorder.begin_phase("connect", began_us);
     fleet.connect(asked);
     let within_ms = limits::SETUP_WITHIN_MS + u64::from(asked) / 2;
-    let mut last_told_ms = session.clock.now_ms();
     wait_until(&fleet, within_ms, || {
         let totals = fleet.totals();
-        if session.clock.now_ms() >= last_told_ms + 1_000 {
-            last_told_ms = session.clock.now_ms();
+        if watch.look(&mut session, totals).is_some() {
             progress.line(&format!(
                 "connecting: {} of {asked} welcomed, {} failed attempts",
                 totals.welcomed, totals.failed
@@ -233,18 +280,28 @@ pub fn run(options: &HoldOptions) -> Result<HoldReport, RunError> {
     let setup_us = at_start.last_welcome_us.saturating_sub(began_us).max(1);
     shared.all_here.store(true, Ordering::Relaxed);
     let held_from_ms = session.clock.now_ms();
+    recorder.begin_phase("hold", held_from_ms * 1_000);
     let cpu_from = session.usage()[0];
     session.watch_others();
 
-    hold(&fleet, &shared, options.seconds * 1_000, heartbeat_s, asked, &mut progress);
-    if crate::signals::interrupted() {
-        return Err(RunError::Interrupted);
-    }
+    let for_ms = options.seconds * 1_000;
+    hold(&fleet, &shared, for_ms, heartbeat_s, asked, &mut session, &mut watch, &mut progress);
+    let ended_early = crate::signals::take();
+    recorder.end_phase(session.clock.now_us());
+    progress.end();
     let seconds = (session.clock.now_ms() - held_from_ms) as f64 / 1e3;
     let at_end = fleet.totals();
     let usage = session.usage();
     session.note_others();
     let kernel = tuning::machine_memory().ok();
+    let broadcast = (!ended_early).then(|| {
+        progress.line("one notice for everybody");
+        recorder.begin_phase("broadcast", session.clock.now_us());
+        let told = broadcast::to_all(&fleet, &mut session, &shared.heard);
+        recorder.end_phase(session.clock.now_us());
+        told
+    });
+    let left = fleet.totals();
     let (threads, trouble) = (fleet.threads(), fleet.trouble());
     fleet.stop()?;
     let after = rss_after_all_left(&mut session);
@@ -257,13 +314,14 @@ pub fn run(options: &HoldOptions) -> Result<HoldReport, RunError> {
     let kernel_bytes = kernel.zip(before.kernel).and_then(|(after, before)| {
         after.kernel_bytes_per_connection(&before, n.saturating_sub(u64::from(warm_up)))
     });
-    let lost = at_end.lost;
+    let lost = left.lost;
     Ok(HoldReport {
         schema: SCHEMA,
         command: "hold",
         seconds,
+        ended_early,
         heartbeat_s,
-        connections: Connections { asked, held: at_end.up, lost, failed_attempts: at_end.failed, trouble },
+        connections: Connections { asked, held: left.up, lost, failed_attempts: left.failed, trouble },
         setup: Setup {
             per_second: at_start.welcomed as f64 * 1e6 / setup_us as f64,
             seconds: setup_us as f64 / 1e6,
@@ -283,14 +341,23 @@ pub fn run(options: &HoldOptions) -> Result<HoldReport, RunError> {
             rss_bytes_after_warm_up: before.rss[0],
             rss_bytes_after_all_left: after,
         },
+        broadcast,
         backend: BackendCost { user_bytes_per_connection: grown(1), rss_bytes: rss(1) },
         generator: Generator::judge(threads, &at_start, &at_end, 0, 0),
         host: session.host.clone(),
+        measured: recorded.recorder.measured(),
+        recorded: Some(recorded),
     })
 }
 
-/// The gateway's memory once it no longer falls: 100 000 ends take it a while.
+/// The gateway's memory once all have left and it no longer falls: a million ends take it a while.
 fn rss_after_all_left(session: &mut Session) -> Option<u64> {
+    for _ in 0..limits::SETTLE_ROUNDS_MAX {
+        if session.servers.connections().is_none_or(|left| left == 0) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(limits::SETTLE_MS));
+    }
     let mut before = u64::MAX;
     for _ in 0..limits::SETTLE_ROUNDS_MAX {
         thread::sleep(Duration::from_millis(limits::SETTLE_MS));
@@ -342,20 +409,19 @@ fn hold(
     for_ms: u64,
     heartbeat_s: u32,
     asked: u32,
+    session: &mut Session,
+    watch: &mut Watch,
     progress: &mut Progress,
 ) {
     let clock = crate::clock::Clock::start();
     let longest_ms = for_ms.max(u64::from(heartbeat_s) * 1_000 + 10_000);
-    let mut second = 0;
     wait_until(fleet, longest_ms, || {
         let (now_ms, totals) = (clock.now_ms(), fleet.totals());
         let beaten = shared.beaten.load(Ordering::Relaxed);
-        if now_ms / 1_000 > second {
-            second = now_ms / 1_000;
-            progress.line(&format!(
-                "holding: {second} s, {} of {asked} stand, {} lost, {beaten} have beaten, {} beats answered",
-                totals.up, totals.lost, totals.beats_answered
-            ));
+        if let Some(point) = watch.look(session, totals) {
+            let what = format!("holding, {beaten} have beaten, {} beats answered", totals.beats_answered);
+            let (elapsed_s, of_s) = (now_ms / 1_000, for_ms.div_ceil(1_000));
+            progress.second(&Live { what, elapsed_s, of_s, asked: u64::from(asked), point });
         }
         now_ms >= for_ms && (beaten >= u64::from(asked) || now_ms >= longest_ms)
     });

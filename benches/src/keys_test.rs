@@ -1,21 +1,29 @@
 //! The JSON of every report has the keys that its readers ask for.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
+use schemars::schema_for;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::fleet::Totals;
 use crate::latency::Percentiles;
+use crate::measure::{Arrival, Measured, Recorder};
 use crate::mixed::{Kind, KindCount};
 use crate::report::{Generator, HostFacts, SCHEMA};
 use crate::servers::Cores;
-use crate::{call, chat, hold};
+use crate::{call, chat, compare, find_max, hold, ramp, soak, storm};
 
 const LATENCY: Percentiles = Percentiles { p50: 1.0, p99: 2.0, p999: 3.0, max: 4.0 };
 
 fn host() -> HostFacts {
     HostFacts::read(true, false, Cores::default(), vec!["a finding".into()])
+}
+
+fn measured() -> Measured {
+    Recorder::new(&["call"]).measured()
 }
 
 fn generator() -> Generator {
@@ -68,6 +76,11 @@ pub(crate) fn chat_report() -> chat::ChatReport {
         generator: generator(),
         complaints: Vec::new(),
         first_bad: None,
+        ended_early: false,
+        arrival: Arrival::Poisson,
+        dropped_starts: 0,
+        measured: Some(measured()),
+        recorded: None,
         seed: 1,
         groups: BTreeMap::new(),
         host: host(),
@@ -137,6 +150,7 @@ fn hold() {
         schema: SCHEMA,
         command: "hold",
         seconds: 1.0,
+        ended_early: false,
         heartbeat_s: 1,
         connections: hold::Connections { asked: 5, held: 5, lost: 0, failed_attempts: 0, trouble: None },
         setup: hold::Setup { per_second: 10.0, seconds: 0.5 },
@@ -152,8 +166,11 @@ fn hold() {
             rss_bytes_after_all_left: Some(6),
         },
         backend: hold::BackendCost { user_bytes_per_connection: Some(7.0), rss_bytes: Some(8) },
+        broadcast: None,
         generator: generator(),
         host: host(),
+        measured: measured(),
+        recorded: None,
     };
     let paths = "connections.asked connections.held connections.lost server.user_bytes_per_connection \
         server.user_bytes_in_all server.kernel_bytes_per_connection server.cpu_us_per_heartbeat \
@@ -173,15 +190,62 @@ fn call() {
         clients: 1,
         payload_bytes: 1,
         seconds: 1.0,
+        ended_early: false,
+        pace: call::Pace::Closed.into(),
         calls: 1,
         calls_per_second: 1.0,
+        starts: 1,
+        late_starts: 0,
+        dropped_starts: 0,
+        unanswered: 0,
         errors: 0,
         errors_by_status: BTreeMap::new(),
         latency_ms: LATENCY,
         server: call::CallCost { gateway: part(), backend: part() },
         generator: generator(),
         host: host(),
+        measured: measured(),
+        recorded: None,
     };
     has(&report, &["calls_per_second", "latency_ms.p99", "server.gateway.cpu_us_per_call"]);
     assert!(report.is_good());
+    assert!(report.summary().contains("a closed loop"), "it says what it hides");
+    assert!(!call::CallReport { unanswered: 1, ..report }.is_good());
+}
+
+/// The schemas in the tree are what the reports are made of; MOORGATE_WRITE_SCHEMAS=1 writes them.
+#[test]
+fn the_schemas_in_the_tree_are_those_of_the_reports() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");
+    let all = [
+        ("call", schema_for!(call::CallReport)),
+        ("chat", schema_for!(chat::ChatReport)),
+        ("hold", schema_for!(hold::HoldReport)),
+        ("find-max", schema_for!(find_max::FindMaxReport)),
+        ("ramp", schema_for!(ramp::RampReport)),
+        ("soak", schema_for!(soak::SoakReport)),
+        ("storm", schema_for!(storm::StormReport)),
+        ("compare", schema_for!(compare::Comparison)),
+    ];
+    for (name, mut schema) in all {
+        schema.insert("title".into(), format!("moorgate-bench {name}, schema {SCHEMA}").into());
+        let path = dir.join(format!("{name}.json"));
+        let made = serde_json::to_string_pretty(&schema).expect("a schema has a JSON form") + "\n";
+        if std::env::var_os("MOORGATE_WRITE_SCHEMAS").is_some() {
+            fs::create_dir_all(&dir).expect("made");
+            fs::write(&path, &made).expect("written");
+        }
+        let stands = fs::read_to_string(&path).unwrap_or_default();
+        assert!(stands == made, "{name}.json is not what the report is: MOORGATE_WRITE_SCHEMAS=1 writes it");
+    }
+}
+
+#[test]
+fn a_report_fits_its_schema_and_a_wrong_one_does_not() {
+    let schema = serde_json::to_value(schema_for!(chat::ChatReport)).expect("a schema");
+    let mut report = serde_json::to_value(chat_report()).expect("a report has a JSON form");
+    let told = jsonschema::validate(&schema, &report);
+    assert!(told.is_ok(), "{told:?}");
+    report["sent"] = "many".into();
+    assert!(jsonschema::validate(&schema, &report).is_err());
 }

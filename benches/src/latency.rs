@@ -8,7 +8,8 @@ use serde::Serialize;
 pub struct Latency(Histogram<u32>);
 
 /// What is reported of one.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Percentiles {
     pub p50: f64,
     pub p99: f64,
@@ -17,6 +18,9 @@ pub struct Percentiles {
 }
 
 const LONGEST_US: u64 = 600_000_000;
+
+/// Points of the curve in each halving of the distance to 100 %.
+const CURVE_STEPS: u32 = 4;
 
 impl Default for Latency {
     fn default() -> Self {
@@ -32,6 +36,27 @@ impl Latency {
 
     pub fn add(&mut self, other: &Latency) {
         self.0.add(&other.0).expect("equal bounds");
+    }
+
+    pub fn clear(&mut self) {
+        self.0.reset();
+    }
+
+    /// For those who write it to a file.
+    pub fn histogram(&self) -> &Histogram<u32> {
+        &self.0
+    }
+
+    /// (share, ms) from the median to the maximum, denser towards the end: what a percentile plot draws.
+    pub fn curve(&self) -> Vec<(f64, f64)> {
+        let mut curve: Vec<(f64, f64)> = Vec::new();
+        for value in self.0.iter_quantiles(CURVE_STEPS) {
+            let point = (value.quantile_iterated_to(), value.value_iterated_to() as f64 / 1e3);
+            if curve.last() != Some(&point) {
+                curve.push(point);
+            }
+        }
+        curve
     }
 
     pub fn count(&self) -> u64 {
@@ -71,6 +96,20 @@ mod tests {
         let told = latency.percentiles();
         assert!(told.p50 > 0.0 && told.max >= 50.0, "{told:?}");
         assert!(told.p99 > 45.0, "half of the messages waited, up to 50 ms: {told:?}");
+    }
+
+    #[test]
+    fn the_curve_rises_to_the_maximum() {
+        let mut latency = Latency::default();
+        (1..=10_000).for_each(|us| latency.record(0, us));
+        let curve = latency.curve();
+        assert!(curve.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{curve:?}");
+        assert!((20..120).contains(&curve.len()));
+        assert_eq!(curve.last().map(|last| last.0), Some(1.0));
+        let median = curve.iter().find(|point| point.0 >= 0.5).expect("a median");
+        assert!((4.9..5.1).contains(&median.1), "{median:?}");
+        latency.clear();
+        assert!(latency.curve().is_empty() && latency.count() == 0);
     }
 
     #[test]

@@ -84,6 +84,20 @@ pub const HTTP_WITHIN_MS: u64 = 1_000;
 /// The end of a server's log that is shown when it fails.
 pub const LOG_TAIL_BYTES: usize = 4 << 10;
 
+/// What everybody is told: 100 bytes as a notice.
+pub const BROADCAST_TEXT: &str =
+    "To all who are moored here: this is a notice that stands in no log, and it goes to every phone.";
+/// How long a notice may take to reach all phones.
+pub const BROADCAST_WITHIN_MS: u64 = 120_000;
+
+/// A storm: rest before it, and how long all may take to come back.
+pub const STORM_REST_MS: u64 = 10_000;
+pub const STORM_WITHIN_MS: u64 = 300_000;
+/// The phones of another gateway keep their p99 below this, or below twice what it was.
+pub const STORM_P99_MS: f64 = 20.0;
+/// Reports of some 500 who came are far less than a call each.
+pub const STORM_LOGIC_CALLS: f64 = 0.1;
+
 /// Connections of the warm-up of `hold`.
 pub const WARM_UP_CONNECTIONS: u32 = 1_000;
 
@@ -136,3 +150,35 @@ pub const NAMES_COMPLETED_MAX: usize = 10_000;
 pub const HISTORY_LINES_MAX: usize = 1_000;
 /// Messages of a conversation that are shown, and what was said to a moment.
 pub const SHOWN_MAX: usize = 20;
+
+/// Points of a timeline: a long run merges neighbours, so that a report stays readable by a browser.
+pub const TIMELINE_POINTS_MAX: usize = 3_600;
+/// Seconds that threads may still add to: a thread that is held up hands over late.
+pub const OPEN_SECONDS: usize = 4;
+/// Looks, 2 ms apart, whether all threads have handed over: a turn ends after 10 ms.
+pub const GATHER_LOOKS_MAX: usize = 250;
+/// Phases of a run: a ramp has one a step. Each operation of a phase has 80 KiB of histogram.
+pub const PHASES_MAX: usize = 128;
+
+/// Calls of one phone in flight: what a gateway allows a phone (`proto_wire::limits::MAX_PHONE_CALLS_IN_FLIGHT`).
+pub const CALLS_OF_A_PHONE_MAX: usize = proto_wire::limits::MAX_PHONE_CALLS_IN_FLIGHT;
+/// Phones asked for a free place before a start waits for the next turn.
+pub const PHONES_ASKED_MAX: usize = 16;
+/// After a load its calls may be answered for so long.
+pub const CALL_DRAIN_MS: u64 = 5_000;
+
+/// A target is asked for a WELCOME before the run, and must give it within this.
+pub const PROBE_WITHIN_MS: u64 = 3_000;
+/// What is shown of an answer that is no Moorgate's.
+pub const PROBE_SHOWN_BYTES: usize = 60;
+
+/// Source addresses of a `--source` list.
+pub const SOURCES_MAX: u64 = 1 << 24;
+
+/// The load before a search, whose outcome is not looked at.
+pub const FIND_WARM_UP_MS: u64 = 1_000;
+/// A rate that held in a short trial and not in the long one is lowered by so much, so often.
+pub const CONFIRM_STEP_DOWN: f64 = 0.95;
+pub const CONFIRMATIONS_MAX: usize = 10;
+/// Steps of a ramp: one phase each, beside the connecting ones.
+pub const STEPS_MAX: usize = PHASES_MAX / 2 - 2;

@@ -1,16 +1,15 @@
 //! `moorgate-bench`: load for a gateway, and a phone to talk through it.
 #![forbid(unsafe_code)]
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use benches::cli::{ChatArgs, Cli, Command, PlaceArgs, resolve};
 use benches::mixed::{MixOptions, Weights};
-use benches::report::HostFacts;
+use benches::output::Outputs;
+use benches::report::Report;
 use benches::session::RunError;
-use benches::{call, chat, hold, phone, report, signals};
+use benches::{call, chat, compare, find_max, hold, output, phone, ramp, report, signals, soak, storm};
 use clap::Parser;
-use serde::Serialize;
 
 /// Something was lost, doubled or out of order.
 const BAD: u8 = 1;
@@ -24,7 +23,7 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::from(BAD),
         Err(told) => {
             eprintln!("moorgate-bench: {told}");
-            ExitCode::from(if signals::interrupted() { 130 } else { NOT_RUN })
+            ExitCode::from(if signals::asked() { 130 } else { NOT_RUN })
         }
     }
 }
@@ -48,15 +47,47 @@ fn run(command: Command) -> Result<bool, String> {
                 clients: args.clients,
                 seconds: args.seconds,
                 rate: args.rate,
+                arrival: args.arrival,
                 kill_backend_at_s: args.kill_backend_at,
                 kill_gateway_at_s: args.kill_gateway_at,
                 text_bytes: args.text.into(),
                 mix: mix(&args)?,
                 place: args.place.place()?,
             };
-            let made = chat::run(&options);
-            tell(&args.place, made, |report| (report.summary(), &report.host, report.is_good()))
+            tell(&args.place, || chat::run(&options))
         }
+        Command::FindMax(args) => {
+            let options = args.options()?;
+            tell(&args.place, || find_max::run(&options))
+        }
+        Command::Ramp(args) => {
+            let options = args.options()?;
+            tell(&args.place, || ramp::run(&options))
+        }
+        Command::Storm(args) => {
+            let options = args.options()?;
+            tell(&args.place, || storm::run(&options))
+        }
+        Command::Soak(args) => {
+            let options = args.options()?;
+            tell(&args.place, || soak::run(&options))
+        }
+        Command::Compare(args) => {
+            let made =
+                compare::compare(&args.reports, args.across_hosts).map_err(|error| error.to_string())?;
+            println!("{}", made.summary());
+            if let Some(path) = &args.json {
+                report::write_json(path, &made).map_err(|error| error.to_string())?;
+            }
+            match made.exit_code() {
+                NOT_RUN => Err("there is no verdict (see the warning above)".to_owned()),
+                code => Ok(code == 0),
+            }
+        }
+        Command::Html(args) => output::render(&args.report, &args.page).map(|()| true),
+        Command::Peer(args) => args.run(),
+        Command::Peers(args) => args.run(),
+        Command::Floor(args) => args.run(),
         Command::Hold(args) => {
             let options = hold::HoldOptions {
                 connections: args.connections,
@@ -64,18 +95,24 @@ fn run(command: Command) -> Result<bool, String> {
                 heartbeat_s: args.heartbeat,
                 place: args.place.place()?,
             };
-            let made = hold::run(&options);
-            tell(&args.place, made, |report| (report.summary(), &report.host, report.is_good()))
+            tell(&args.place, || hold::run(&options))
         }
         Command::Call(args) => {
-            let options = call::CallOptions {
-                clients: args.clients,
-                payload_bytes: args.payload.into(),
-                seconds: args.seconds,
-                place: args.place.place()?,
+            let pace = match args.rate {
+                Some(rate) => call::Pace::Open { rate, arrival: args.arrival },
+                None => call::Pace::Closed,
             };
-            let made = call::run(&options);
-            tell(&args.place, made, |report| (report.summary(), &report.host, report.is_good()))
+            let options = call::CallOptions {
+                setup: call::CallSetup {
+                    clients: args.clients,
+                    payload_bytes: args.payload.into(),
+                    place: args.place.place()?,
+                },
+                seconds: args.seconds,
+                warm_up_s: args.warm_up,
+                pace,
+            };
+            tell(&args.place, || call::run(&options))
         }
     }
 }
@@ -86,24 +123,19 @@ fn mix(args: &ChatArgs) -> Result<Option<MixOptions>, String> {
     Ok(Some(MixOptions { weights: Weights::read(file)?, devices: args.devices }))
 }
 
-/// Prints a report, writes it where it is wanted, and says whether it is good.
-fn tell<R: Serialize>(
-    place: &PlaceArgs,
-    made: Result<R, RunError>,
-    read: impl Fn(&R) -> (String, &HostFacts, bool),
-) -> Result<bool, String> {
-    let report = made.map_err(|error| error.to_string())?;
-    let (summary, host, is_good) = read(&report);
-    println!("{summary}");
-    if let Some(told) = host.disturbance() {
+/// Makes a report, prints it, writes it where it is wanted, and says whether it is good.
+fn tell<R: Report>(place: &PlaceArgs, make: impl FnOnce() -> Result<R, RunError>) -> Result<bool, String> {
+    let wanted = Outputs { json: place.json.clone(), html: place.html.clone(), hdr: place.hdr.clone() };
+    // A place that cannot be written is known before the run, not after.
+    wanted.check().map_err(|error| error.to_string())?;
+    let report = make().map_err(|error| error.to_string())?;
+    println!("{}", report.summary());
+    if let Some(told) = report.host().disturbance() {
         println!("{told}");
     }
-    if let Some(path) = &place.json {
-        write(path, &report)?;
+    wanted.write(&report).map_err(|error| error.to_string())?;
+    match report.shortfall() {
+        Some(told) => Err(told),
+        None => Ok(report.is_good()),
     }
-    Ok(is_good)
-}
-
-fn write(path: &Path, report: &impl Serialize) -> Result<(), String> {
-    report::write_json(path, report).map_err(|error| error.to_string())
 }

@@ -1,14 +1,20 @@
 //! What every report has in common: what ran where, and whether the bench itself was the limit.
 
 use std::fs;
-use std::io::{self, IsTerminal, Write};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
+use crate::fingerprint::Fingerprint;
 use crate::fleet::Totals;
 use crate::limits;
+use crate::measure::Recorder;
 use crate::servers::Cores;
+
+pub use crate::progress::Progress;
 
 /// The number of the JSON's form. Keys are added without a new one.
 pub const SCHEMA: u32 = 1;
@@ -23,8 +29,15 @@ pub struct WriteError {
     cause: io::Error,
 }
 
+impl WriteError {
+    pub fn new(path: &Path, cause: io::Error) -> Self {
+        Self { path: path.to_owned(), cause }
+    }
+}
+
 /// The machine, and how the parts were laid out on it.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct HostFacts {
     pub kernel: String,
     pub cpu: String,
@@ -41,6 +54,50 @@ pub struct HostFacts {
     pub pinned: Cores,
     /// What `tuning` found, in words.
     pub findings: Vec<String>,
+    /// What else two hosts, or two builds, may differ in.
+    pub fingerprint: Fingerprint,
+}
+
+/// What every report can be asked.
+pub trait Report: Serialize {
+    /// Nothing lost, doubled, failed.
+    fn is_good(&self) -> bool;
+    /// For a person.
+    fn summary(&self) -> String;
+    fn host(&self) -> &HostFacts;
+    /// What histograms are written from.
+    fn recorded(&self) -> Option<&Recorded> {
+        None
+    }
+    /// Why the figures are not those of the rate that was asked for, when they are not.
+    fn shortfall(&self) -> Option<String> {
+        None
+    }
+}
+
+/// The histograms of a run.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    pub recorder: Arc<Recorder>,
+    /// When the run's clock began.
+    pub began: SystemTime,
+}
+
+/// A rate of whose intended starts more than this share was dropped was not made.
+const DROPPED_SHARE: f64 = 0.05;
+
+/// Of a rate that was not made: who was the limit, in words.
+pub fn shortfall(asked: f64, starts: u64, dropped: u64, generator: &Generator) -> Option<String> {
+    let share = dropped as f64 / (starts + dropped).max(1) as f64;
+    if share <= DROPPED_SHARE {
+        return None;
+    }
+    let made = asked * (1.0 - share);
+    let who = match generator.idle_share < 0.05 {
+        true => "the bench's own threads were busy: give it more cores (--bench-cores), or ask for less",
+        false => "the answers came too slowly to make room for new calls: more --clients, or a lower rate",
+    };
+    Some(format!("the rate of {asked:.0} a second was not made, only {made:.0}: {who}"))
 }
 
 impl HostFacts {
@@ -59,12 +116,14 @@ impl HostFacts {
             address_limits_lifted: spawned,
             pinned,
             findings,
+            fingerprint: Fingerprint::read(),
         }
     }
 }
 
 /// Whether the load was what it should have been.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Generator {
     pub threads: usize,
     /// The shares of time in which the bench's threads were on a core, waited for one (another process had it), and
@@ -133,58 +192,12 @@ impl HostFacts {
 
 /// Writes a report as JSON.
 pub fn write_json(path: &Path, report: &impl Serialize) -> Result<(), WriteError> {
-    let failed = |cause| WriteError { path: path.to_owned(), cause };
-    let mut text = serde_json::to_string_pretty(report).map_err(|error| failed(error.into()))?;
-    text.push('\n');
-    fs::write(path, text).map_err(failed)
+    let text = serde_json::to_string_pretty(report).map_err(|error| WriteError::new(path, error.into()))?;
+    write_text(path, &(text + "\n"))
 }
 
-/// One line a second: written over on a terminal, one below the other elsewhere.
-#[derive(Debug)]
-pub struct Progress {
-    on_terminal: bool,
-    is_open: bool,
-}
-
-impl Progress {
-    pub fn new() -> Self {
-        Self { on_terminal: io::stderr().is_terminal(), is_open: false }
-    }
-
-    pub fn line(&mut self, text: &str) {
-        let mut stderr = io::stderr().lock();
-        // Nobody to tell is no reason to stop.
-        let _ = if self.on_terminal {
-            self.is_open = true;
-            write!(stderr, "\r\x1b[2K{text}").and_then(|()| stderr.flush())
-        } else {
-            writeln!(stderr, "{text}")
-        };
-    }
-
-    /// A line that stays.
-    pub fn say(&mut self, text: &str) {
-        self.end();
-        eprintln!("{text}");
-    }
-
-    pub fn end(&mut self) {
-        if std::mem::take(&mut self.is_open) {
-            eprintln!();
-        }
-    }
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.end();
-    }
+pub fn write_text(path: &Path, text: &str) -> Result<(), WriteError> {
+    fs::write(path, text).map_err(|cause| WriteError::new(path, cause))
 }
 
 /// `part / whole`, nothing when there is no whole.
@@ -215,6 +228,25 @@ mod tests {
         assert!(Generator::judge(1, &before, &after(9_900, 0), 1_000, 0).was_the_limit, "busy");
         assert!(Generator::judge(1, &before, &after(5_000, 4_900), 1_000, 0).was_the_limit, "starved");
         assert!(Generator::judge(1, &before, &after(5_000, 0), 1_000, 11).was_the_limit, "late");
+    }
+
+    #[test]
+    fn a_rate_that_was_not_made_says_whose_fault_it_was() {
+        let mut generator = Generator::judge(1, &Totals::default(), &Totals::default(), 0, 0);
+        generator.idle_share = 0.5;
+        assert_eq!(shortfall(1_000.0, 960, 40, &generator), None);
+        assert!(
+            shortfall(1_000.0, 900, 100, &generator)
+                .is_some_and(|told| told.contains("only 900: the answers"))
+        );
+        generator.idle_share = 0.01;
+        assert!(shortfall(1_000.0, 900, 100, &generator).is_some_and(|told| told.contains("--bench-cores")));
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_no_panic() {
+        let told = write_json(Path::new("/dev/full"), &1).expect_err("no room").to_string();
+        assert!(told.contains("/dev/full") && told.contains("No space left"), "{told}");
     }
 
     #[test]

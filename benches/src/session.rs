@@ -1,6 +1,6 @@
 //! What `chat`, `hold` and `call` begin with: the check of the host, the servers, and who the phones are.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -10,8 +10,10 @@ use crate::clock::Clock;
 use crate::fleet::FleetError;
 use crate::identity::Identities;
 use crate::preflight;
+use crate::probe::{ProbeError, probe};
 use crate::report::{HostFacts, WriteError};
 use crate::servers::{Cores, Part, Servers, ServersError, SpawnOptions, Usage};
+use crate::sources::Sources;
 
 /// Where the servers are, as the command line tells it.
 #[derive(Debug, Clone)]
@@ -24,6 +26,12 @@ pub struct Place {
     pub spawn: bool,
     pub cores: Option<Cores>,
     pub seed: u64,
+    /// Where phones connect from.
+    pub sources: Sources,
+    /// Lines, also on a terminal.
+    pub no_tui: bool,
+    /// With a second gateway of the same backend, on another core.
+    pub second_gateway: bool,
 }
 
 /// Why a run could not be made. What it measured is no error, however bad.
@@ -35,6 +43,8 @@ pub enum RunError {
     Servers(#[from] ServersError),
     #[error(transparent)]
     Fleet(#[from] FleetError),
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
     #[error(transparent)]
     Write(#[from] WriteError),
     #[error("{0}")]
@@ -56,7 +66,10 @@ pub struct Session {
 impl Session {
     /// `rooms`: connections that the gateway must have room for beyond `phones`.
     pub fn open(place: &Place, phones: u32, rooms: u32, config: PhoneConfig) -> Result<Self, RunError> {
-        let findings = preflight::check(phones, place.spawn).map_err(RunError::Host)?;
+        let target = if place.spawn { Ipv4Addr::LOCALHOST.into() } else { place.target.ip() };
+        let target = SocketAddr::new(target, place.target.port());
+        let findings =
+            preflight::check(phones, place.spawn, target, &place.sources).map_err(RunError::Host)?;
         let available = gateway_ring::available_cores();
         let cores = match &place.cores {
             Some(cores) => cores.clone(),
@@ -66,11 +79,16 @@ impl Session {
         let servers = if place.spawn {
             // What comes and goes at once needs room beside what stays.
             let max_connections = phones + rooms;
-            Servers::spawn(&SpawnOptions { max_connections, cores: cores.clone() })?
+            let second = place.second_gateway.then(|| available.get(1).copied().into_iter().collect());
+            Servers::spawn(&SpawnOptions { max_connections, cores: cores.clone(), second })?
         } else {
             Servers::find(place.target, &place.issuer_key, [Some(place.admin), Some(place.backend_admin)])?
         };
         let host = HostFacts::read(place.spawn, servers.in_one_process, cores.clone(), findings);
+        if !place.spawn {
+            let one = Identities::fresh_run();
+            probe(servers.target, &Identities::new(servers.issuer.clone(), one, place.seed, config.clone()))?;
+        }
         let who = Identities::new(servers.issuer.clone(), Identities::fresh_run(), place.seed, config);
         Ok(Self { clock: Clock::start(), servers, who, host, cores, others: Others::default() })
     }

@@ -23,9 +23,9 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(name = "moorgate", version, after_help = EXAMPLES)]
 struct Cli {
-    /// What is logged: error, warn, info, debug, or a filter such as `gateway=debug`.
-    #[arg(long, global = true, default_value = "info", env = "MOORGATE_LOG")]
-    log: String,
+    /// What is logged: error, warn, info, debug, or a filter such as `gateway=debug`. Without: RUST_LOG, or info.
+    #[arg(long, global = true, env = "MOORGATE_LOG")]
+    log: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -44,6 +44,8 @@ enum Command {
     },
     /// Makes a token for a user.
     Token(TokenArgs),
+    /// Makes a root key of resume tickets, for a file that all gateways of a service get.
+    TicketKey,
     /// Prints what a connection and a shard cost, by design.
     Budget,
 }
@@ -75,6 +77,9 @@ pub struct ServeArgs {
     /// Public keys of the issuers of tokens (PEM).
     #[arg(long)]
     verify_key: Option<PathBuf>,
+    /// Root keys of resume tickets, shared by all gateways of a service; without: this process has its own.
+    #[arg(long)]
+    ticket_key: Option<PathBuf>,
     #[command(flatten)]
     overrides: Overrides,
 }
@@ -141,13 +146,14 @@ impl Overrides {
 /// Runs the command line. 0: fine; 1: it failed; 2: it was called wrongly (clap's own).
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    crate::control::log::start(&cli.log);
+    crate::control::log::start(cli.log);
     let result = match cli.command {
         #[cfg(feature = "embedded-backend")]
         Command::Up(args) => crate::up::run(&args),
         Command::Serve(args) => run_serve(&args),
         Command::CheckConfig { file } => check_config(&file),
         Command::Token(args) => make_token(&args),
+        Command::TicketKey => crate::control::keys::fresh_text().map(|text| print!("{text}")),
         Command::Budget => {
             print!("{}", crate::budget::table());
             Ok(())
@@ -172,6 +178,9 @@ fn run_serve(args: &ServeArgs) -> Result<()> {
     }
     if let Some(path) = &args.verify_key {
         config.verify_key = path.clone();
+    }
+    if args.ticket_key.is_some() {
+        config.ticket_key = args.ticket_key.clone();
     }
     args.overrides.apply(&mut config);
     config.check()?;

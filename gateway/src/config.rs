@@ -62,6 +62,9 @@ pub struct Config {
     pub backends: Vec<SocketAddr>,
     /// Public keys of the issuers of tokens: PEM, one or more.
     pub verify_key: PathBuf,
+    /// Root keys of resume tickets, which all gateways of a service share. None: one that lives as long as the
+    /// process, so that phones come back with their tokens after a restart.
+    pub ticket_key: Option<PathBuf>,
     /// Connections in all; shards are counted from it.
     pub max_connections: usize,
     /// Cores that shards are pinned to, in turn. Empty: all there are.
@@ -78,6 +81,7 @@ impl Default for Config {
             admin: SocketAddr::from(([127, 0, 0, 1], 7601)),
             backends: vec![SocketAddr::from(([127, 0, 0, 1], 7610))],
             verify_key: PathBuf::from("moorgate-data/keys/verify.pem"),
+            ticket_key: None,
             max_connections: 20_000,
             cores: Vec::new(),
             grace_ms: 2_000,

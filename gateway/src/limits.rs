@@ -14,6 +14,19 @@ pub const TIMERS_OF_A_TURN_MAX: usize = 4096;
 pub const RECEIVE_BUFFERS: u32 = 64;
 pub const RECEIVE_BUFFER_BYTES: u32 = 4096;
 
+/// Arrivals in a row, each within this after the one before, that make a phone a stream: its receive stays armed, which
+/// saves a poll and a request an arrival. It costs 600 B more in the kernel, so only those who talk have it.
+pub const STREAM_AFTER: u8 = 4;
+pub const STREAM_GAP_MS: u32 = 1_000;
+/// A stream that is silent for longer waits with a poll again.
+pub const STREAM_SILENT_MS: u32 = 5_000;
+/// Streams looked at in one turn for their silence, and how often that is done.
+pub const STREAMS_OF_A_LOOK: usize = 64;
+pub const STREAM_LOOK_EVERY_MS: u64 = 100;
+/// Buffers of streams, made with the first: what arrives between two turns. A longer arrival comes in parts.
+pub const STREAM_BUFFERS: u32 = 512;
+pub const STREAM_BUFFER_BYTES: u32 = 1024;
+
 /// Buffers for backends. Their streams are few and wide.
 pub const UPSTREAM_BUFFERS: u32 = 16;
 pub const UPSTREAM_BUFFER_BYTES: u32 = 32 * 1024;
@@ -76,6 +89,11 @@ pub const LINK_BUFFER_BYTES_MAX: usize = 256 * 1024;
 
 /// Sessions that are told to go away in one turn of a drain.
 pub const GOAWAYS_OF_A_TURN_MAX: u32 = 1024;
+
+/// Notices for all phones that a shard is handing out at once; one more is dropped and counted.
+pub const BROADCASTS_MAX: usize = 8;
+/// Slots that a turn hands a notice to: some 2 ms of sends, so that beats are answered meanwhile.
+pub const BROADCAST_SLOTS_OF_A_TURN: u32 = 256;
 
 /// How long a start waits for its port, which a killed gateway holds until the kernel has ended its rings.
 pub const PORT_HELD_MS: u64 = 3_000;

@@ -11,6 +11,7 @@ use backend_stub::embedded;
 
 use crate::cli::UpArgs;
 use crate::config::Config;
+use crate::control::keys;
 use crate::control::serve::{self, Running};
 
 /// Starts both, shows where they are, and runs until Ctrl-C.
@@ -25,9 +26,10 @@ pub fn run(args: &UpArgs) -> Result<()> {
     })?;
     config.backends = vec![backend.listen];
     config.verify_key = args.data.join("keys/verify.pem");
-    let served = config
-        .check()
-        .map_err(Into::into)
+    let ticket_key = args.data.join("keys/ticket.key");
+    config.ticket_key = Some(ticket_key.clone());
+    let served = keys::ensure(&ticket_key)
+        .and_then(|()| config.check().map_err(Into::into))
         .and_then(|()| serve::run(config, |running| show(running, &backend, &args.data)));
     let stopped = backend.stop();
     served?;

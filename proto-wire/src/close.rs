@@ -42,6 +42,8 @@ reasons! {
     PeerClosed = 8, "peer_closed";
     /// The connection broke; never sent, only counted.
     Reset = 9, "reset";
+    /// The resume ticket is not good here, or not any more, and no token came with it: come back with the token.
+    Ticket = 10, "ticket";
 
     /// The bytes are no frames of this protocol.
     BadFrame = 100, "bad_frame";

@@ -43,7 +43,7 @@ fn nothing_is_lost_doubled_or_out_of_order_and_nobody_waits_for_ever() {
         ("pages of snapshots", SEEDS),
         ("devices logged out", 1),
         ("deeds: accept", 2),
-        ("deeds: group_change", SEEDS),
+        ("deeds: group_change", SEEDS / 2),
         ("deeds: withdraw", 1),
         ("deeds: mark", SEEDS),
         ("deeds: unsay", 1),

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod established;
 mod finding;
 mod host;
 pub mod limits;
@@ -19,6 +20,7 @@ pub mod process;
 pub mod ranges;
 
 pub use check::{check, shards_for, source_addresses_for};
+pub use established::established;
 pub use finding::{Finding, Severity};
 pub use host::{Cap, Conntrack, Host, PortRange, TcpPages};
 pub use machine::{MachineMemory, machine_memory, machine_memory_available};

@@ -80,6 +80,12 @@ fn connections(text: &mut String, stats: &Stats) {
         ("moorgate_backend_turns", "Turns of the core.", &stats.turns),
         ("moorgate_backend_notifies", "Notify calls made.", &stats.notifies),
         ("moorgate_backend_notifies_failed", "Notify calls that did not end well.", &stats.notifies_failed),
+        ("moorgate_backend_broadcasts", "Broadcast calls made, one a gateway.", &stats.broadcasts),
+        (
+            "moorgate_backend_broadcasts_failed",
+            "Broadcast calls that did not end well.",
+            &stats.broadcasts_failed,
+        ),
         ("moorgate_backend_hashes_refused", "Sign-ups and log-ins refused for load.", &stats.hashes_refused),
     ] {
         single(text, name, "counter", what, count.value());

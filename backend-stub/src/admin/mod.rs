@@ -8,16 +8,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::{io, process};
 
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use prost::Message as _;
+use proto_wire::limits::MAX_SKIPPABLE_BODY_BYTES;
+use proto_wire::pb;
+
 use crate::clock::Clock;
+use crate::rt::InboxSender;
 use crate::stats::Stats;
 
 /// The loop comes round every half second at least. Silent for this long it is stuck.
@@ -42,6 +48,14 @@ pub struct Shown {
     pub backend: u64,
 }
 
+/// A notice for all phones.
+pub struct Announce {
+    /// An encoded `Notice`.
+    pub notice: Bytes,
+    /// Takes how many gateways hand it out.
+    pub gateways: oneshot::Sender<usize>,
+}
+
 /// The admin server.
 pub struct Admin {
     addr: SocketAddr,
@@ -54,16 +68,21 @@ pub struct Admin {
 struct Page {
     shown: Shown,
     is_ready: Arc<AtomicBool>,
+    announce: InboxSender<Announce>,
 }
 
 impl Admin {
-    pub fn start(addr: SocketAddr, shown: Shown) -> Result<Self, AdminError> {
+    pub fn start(
+        addr: SocketAddr,
+        shown: Shown,
+        announce: InboxSender<Announce>,
+    ) -> Result<Self, AdminError> {
         let failed = |cause| AdminError { addr, cause };
         let listener = TcpListener::bind(addr).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         let is_ready = Arc::new(AtomicBool::new(false));
-        let page = Page { shown, is_ready: is_ready.clone() };
+        let page = Page { shown, is_ready: is_ready.clone(), announce };
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
@@ -98,6 +117,7 @@ async fn serve(listener: TcpListener, page: Page, stopped: oneshot::Receiver<()>
         .route("/status", get(status))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/broadcast", post(broadcast))
         .with_state(page);
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
@@ -155,4 +175,20 @@ async fn readyz(State(page): State<Page>) -> (StatusCode, &'static str) {
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "starting\n")
     }
+}
+
+/// The body is the text of an announcement for everybody who is connected.
+async fn broadcast(State(page): State<Page>, body: Bytes) -> Result<Json<Value>, (StatusCode, String)> {
+    let text = String::from_utf8(body.into())
+        .map_err(|_| (StatusCode::BAD_REQUEST, "the text is not UTF-8\n".to_owned()))?;
+    let what = pb::notice::What::Announcement(pb::Announcement { text });
+    let notice = pb::Notice { what: Some(what) }.encode_to_vec();
+    if notice.len() > MAX_SKIPPABLE_BODY_BYTES {
+        let told = format!("a notice has at most {MAX_SKIPPABLE_BODY_BYTES} bytes\n");
+        return Err((StatusCode::PAYLOAD_TOO_LARGE, told));
+    }
+    let (gateways, called) = oneshot::channel();
+    page.announce.put(Announce { notice: notice.into(), gateways });
+    let gone = |_| (StatusCode::SERVICE_UNAVAILABLE, "the backend stops\n".to_owned());
+    Ok(Json(json!({ "gateways": called.await.map_err(gone)? })))
 }

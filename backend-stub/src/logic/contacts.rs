@@ -288,7 +288,9 @@ impl Core {
     ) -> Result<(), Status> {
         let (user, visible) = (self.users.peek(place).id, self.users.peek(place).visible);
         let kept = self.kept::<pb::Peer>(&keys::peer(user, sender))?.state;
-        if kept.blocked || (!has_told(&kept) && !self.has_written(user, sender, delivered.max(read))) {
+        let is_known =
+            || has_told(&kept) || self.may_have_written(user, sender, delivered.max(read), visible);
+        if kept.blocked || !is_known() {
             return Ok(());
         }
         let (delivered, read) = (delivered.min(visible), read.min(visible));
@@ -302,8 +304,14 @@ impl Core {
         Ok(())
     }
 
-    /// Whether an item of a user is a message to this peer. Its row is in the hot tail, or `need` has brought it.
-    fn has_written(&self, user: u64, peer: u64, item: u64) -> bool {
+    /// Whether an item of a user is a message to this peer. Its row is in the hot tail, or `need` has brought it. One
+    /// that was swept behind the horizon may have been.
+    fn may_have_written(&self, user: u64, peer: u64, item: u64, visible: u64) -> bool {
+        let is_gone =
+            self.hot.row(user, item).is_none() && self.states.value(&keys::row(user, item)).is_none();
+        if is_gone {
+            return item <= visible;
+        }
         let body = match self.hot.row(user, item) {
             Some(Row { body: RowBody::Own(body), .. }) => Some(body.clone()),
             Some(_) => None,

@@ -37,6 +37,17 @@ pub struct RuntimeError(String);
 /// An executor on a thread of its own.
 pub struct Executor<T: Send + 'static>(ExecutorJoinHandle<T>);
 
+/// Where there is no ring the runtime's thread panics, and takes the process along: this says so before. On a thread of
+/// its own, since the kernel's end of a ring interrupts the thread that made it (a read there would give EINTR).
+fn probe() -> Result<(), RuntimeError> {
+    let made = std::thread::spawn(|| io_uring::IoUring::new(PROBE_ENTRIES).map(drop)).join();
+    match made {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(RuntimeError(format!("io_uring_setup: {error}"))),
+        Err(_) => Err(RuntimeError("the look for io_uring panicked".to_owned())),
+    }
+}
+
 impl<T: Send + 'static> Executor<T> {
     /// Starts a thread, pinned to `core` if one is given, that runs the future of `make` to its end.
     pub fn start<F>(
@@ -47,10 +58,7 @@ impl<T: Send + 'static> Executor<T> {
     where
         F: Future<Output = T> + 'static,
     {
-        // Where there is no ring the runtime's thread panics, and takes the process along.
-        if let Err(error) = io_uring::IoUring::new(PROBE_ENTRIES) {
-            return Err(RuntimeError(format!("io_uring_setup: {error}")));
-        }
+        probe()?;
         LocalExecutorBuilder::new(core.map_or(Placement::Unbound, Placement::Fixed))
             .name(name)
             .io_memory(REGISTERED_BYTES)

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use proto_wire::phone::PhoneConfig;
 
 use super::report::{ChatReport, Kill, Latencies, PartCost, ServerCosts, Trial};
-use super::talkers::{Judge, Load, Shared, Talkers};
+use super::talkers::{ACK, DELIVER, Load, OPERATIONS, Shared, Talkers};
 use crate::check::Outstanding;
 use crate::fleet::{Fleet, FleetConfig, FleetError, Receive, Totals, wait_until};
-use crate::latency::Percentiles;
 use crate::limits;
+use crate::measure::{Arrival, Live, Phase, Recorder, Watch};
 use crate::mixed::{self, MixOptions};
-use crate::report::{Generator, Progress, SCHEMA, share};
+use crate::report::{Generator, Progress, Recorded, SCHEMA, share};
+use crate::search::{self, Bounds};
 use crate::servers::{Part, Usage};
 use crate::session::{Place, RunError, Session};
 use crate::workload::Population;
@@ -24,6 +26,7 @@ pub struct ChatOptions {
     pub seconds: u64,
     /// None: 70 % of the highest that holds, or 2 000 with a kill.
     pub rate: Option<f64>,
+    pub arrival: Arrival,
     pub kill_backend_at_s: Option<f64>,
     pub kill_gateway_at_s: Option<f64>,
     pub text_bytes: usize,
@@ -40,33 +43,34 @@ const RATE_WITH_A_KILL: f64 = 2_000.0;
 /// The share of the highest rate that the measured load has.
 const SHARE_OF_HIGHEST: f64 = 0.7;
 
-struct Chat<'a> {
-    options: &'a ChatOptions,
+pub struct ChatBench<'a> {
+    pub(super) options: &'a ChatOptions,
     session: Session,
-    fleet: Fleet<Talkers>,
-    shared: Arc<Shared>,
-    progress: Progress,
+    pub(super) fleet: Fleet<Talkers>,
+    pub(super) shared: Arc<Shared>,
+    recorder: Arc<Recorder>,
+    recorded: Recorded,
+    watch: Watch,
+    pub(super) progress: Progress,
     kills: Vec<Kill>,
 }
 
 /// The measured load.
 struct Measured {
+    phase: Phase,
     seconds: f64,
+    ended_early: bool,
     counts_at_end: (u64, u64),
     before: ([Option<Usage>; 2], Totals),
     after: ([Option<Usage>; 2], Totals),
     drained_after_ms: Option<u64>,
-    ack: Percentiles,
-    deliver: Percentiles,
 }
 
 pub fn run(options: &ChatOptions) -> Result<ChatReport, RunError> {
     if let Some(mix) = &options.mix {
         return mixed::run(options, mix);
     }
-    let mut chat = Chat::open(options)?;
-    chat.connect()?;
-    chat.make_groups()?;
+    let mut chat = ChatBench::open_ready(options)?;
     let has_kill = options.kill_backend_at_s.or(options.kill_gateway_at_s).is_some();
     let (rate, search) = match options.rate {
         Some(rate) => (rate, Vec::new()),
@@ -77,12 +81,48 @@ pub fn run(options: &ChatOptions) -> Result<ChatReport, RunError> {
     chat.finish(rate, search, measured)
 }
 
-impl<'a> Chat<'a> {
+impl<'a> ChatBench<'a> {
+    /// Connected, and its groups made: for who puts loads of its own on it.
+    pub(crate) fn open_ready(options: &'a ChatOptions) -> Result<Self, RunError> {
+        let mut chat = Self::open(options)?;
+        chat.connect()?;
+        chat.make_groups()?;
+        Ok(chat)
+    }
+
+    pub(crate) fn say(&mut self, text: &str) {
+        self.progress.say(text);
+    }
+
+    /// Ends all connections; the session's servers still run.
+    pub(crate) fn close(mut self) -> Result<(Session, Recorded), RunError> {
+        self.progress.end();
+        drop(self.fleet.stop()?);
+        Ok((self.session, self.recorded))
+    }
+
+    /// A trial, and whether the bench was its limit.
+    pub(crate) fn judged_trial(
+        &mut self,
+        rate: f64,
+        for_ms: u64,
+        target_ms: f64,
+    ) -> Result<(Trial, Generator), RunError> {
+        let before = self.fleet.totals();
+        let trial = self.trial(rate, for_ms, target_ms)?;
+        let starts = (rate * for_ms as f64 / 1e3) as u64;
+        let late = trial.late_starts + trial.dropped_starts;
+        let generator = Generator::judge(self.fleet.threads(), &before, &self.fleet.totals(), starts, late);
+        Ok((trial, generator))
+    }
+
     fn open(options: &'a ChatOptions) -> Result<Self, RunError> {
         let config = PhoneConfig { sync_on_connect: false, ..PhoneConfig::default() };
         let session = Session::open(&options.place, options.clients, 64, config)?;
         let population = Arc::new(Population::new(options.clients, options.place.seed));
-        let shared = Arc::new(Shared::new(population, session.who.run, options.text_bytes));
+        let recorder = Arc::new(Recorder::new(&OPERATIONS));
+        recorder.begin_phase("set-up", session.clock.now_us());
+        let shared = Arc::new(Shared::new(population, recorder.clone(), session.who.run, options.text_bytes));
         let config = FleetConfig {
             target: session.servers.target,
             phones: options.clients,
@@ -91,119 +131,54 @@ impl<'a> Chat<'a> {
             threads: session.cores.bench.len().max(1),
             clock: session.clock,
             gather_us: GATHER_US,
+            sources: options.place.sources.clone(),
         };
         let fleet = Fleet::start(&config, |range| Talkers::new(&session.who, &shared, range, GATHER_US))?;
-        Ok(Self { options, session, fleet, shared, progress: Progress::new(), kills: Vec::new() })
+        let progress = Progress::view("moorgate-bench chat", options.place.no_tui);
+        let watch = Watch::new(&recorder);
+        let recorded = Recorded { recorder: recorder.clone(), began: SystemTime::now() };
+        Ok(Self { options, session, fleet, shared, recorder, recorded, watch, progress, kills: Vec::new() })
     }
 
-    fn connect(&mut self) -> Result<(), RunError> {
-        let asked = u64::from(self.options.clients);
-        self.fleet.connect(self.options.clients);
-        let within_ms = limits::SETUP_WITHIN_MS + asked / 2;
-        let (fleet, progress) = (&self.fleet, &mut self.progress);
-        let mut second = Second::new();
-        let done = wait_until(fleet, within_ms, || {
-            let totals = fleet.totals();
-            if second.is_over() {
-                progress.line(&format!("connecting: {} of {asked} welcomed", totals.welcomed));
-            }
-            totals.up >= asked
-        });
-        if done { Ok(()) } else { Err(self.fail("not all phones were welcomed")) }
-    }
-
-    /// Makes all groups, and waits until every member knows of its own.
-    fn make_groups(&mut self) -> Result<(), RunError> {
-        let groups = self.shared.population.groups();
-        let members: u64 = groups.iter().map(|group| group.members.len() as u64).sum();
-        self.shared.make_groups.store(true, Ordering::Relaxed);
-        let (fleet, shared, progress) = (&self.fleet, &self.shared, &mut self.progress);
-        let mut second = Second::new();
-        let count = groups.len();
-        let made = wait_until(fleet, limits::GROUPS_WITHIN_MS, || {
-            let made = shared.group_ids.iter().filter(|id| id.load(Ordering::Relaxed) != 0).count();
-            if second.is_over() {
-                progress.line(&format!("making groups: {made} of {count}"));
-            }
-            made == count
-        });
-        if !made {
-            return Err(self.fail("not all groups were made"));
-        }
-        let ids = shared.group_ids.iter().enumerate();
-        let by_id = ids.map(|(index, id)| (id.load(Ordering::Relaxed), index as u32)).collect();
-        let _ = shared.group_of_id.set(by_id);
-        let told = wait_until(fleet, limits::GROUPS_WITHIN_MS, || {
-            let told = shared.group_states.load(Ordering::Relaxed);
-            if second.is_over() {
-                progress.line(&format!("telling members: {told} of {members}"));
-            }
-            told >= members
-        });
-        if told {
-            return Ok(());
-        }
-        let told = self.shared.group_states.load(Ordering::Relaxed);
-        Err(self.fail(&format!("only {told} of {members} members were told of their groups")))
-    }
-
-    /// Doubles the rate until it does not hold, then halves the distance.
     fn search(&mut self) -> Result<(f64, Vec<Trial>), RunError> {
-        let mut trials = Vec::new();
-        let (mut held, mut failed) = (None, None);
-        let mut rate = limits::SEARCH_FROM;
-        while failed.is_none() && rate < limits::SEARCH_TO {
-            let trial = self.trial(rate)?;
-            if trial.held {
-                held = Some(rate);
-                rate *= 2.0;
-            } else {
-                failed = Some(rate);
-            }
-            trials.push(trial);
-        }
-        if let (Some(mut low), Some(mut high)) = (held, failed) {
-            for _ in 0..limits::SEARCH_STEPS {
-                let middle = (low + high) / 2.0;
-                let trial = self.trial(middle)?;
-                if trial.held {
-                    low = middle
-                } else {
-                    high = middle
-                }
-                trials.push(trial);
-            }
-            held = Some(low);
-        }
-        let rate = held.unwrap_or(limits::SEARCH_FROM) * SHARE_OF_HIGHEST;
-        Ok((rate, trials))
+        let bounds = Bounds { from: limits::SEARCH_FROM, to: limits::SEARCH_TO, steps: limits::SEARCH_STEPS };
+        let target_ms = limits::TRIAL_P99_MS as f64;
+        let (held, trials) = search::highest(&bounds, |rate| {
+            let trial = self.trial(rate, limits::TRIAL_MS, target_ms)?;
+            self.progress.say(&trial.to_string());
+            Ok::<_, RunError>((trial.held, trial))
+        })?;
+        Ok((held.unwrap_or(limits::SEARCH_FROM) * SHARE_OF_HIGHEST, trials))
     }
 
-    fn trial(&mut self, rate: f64) -> Result<Trial, RunError> {
-        self.begin(rate, limits::TRIAL_MS);
-        self.run_for(limits::TRIAL_MS, &format!("trying {rate:.0} a second"), false)?;
-        let acknowledged = self.shared.judge().checker.phase().acknowledged;
+    /// A short load. It holds while p99 of acknowledgement and delivery is within the target.
+    fn trial(&mut self, rate: f64, for_ms: u64, target_ms: f64) -> Result<Trial, RunError> {
+        // What a failed trial left behind is no part of this.
+        self.drain(limits::DELIVERED_WITHIN_MS);
+        let phase = self.begin(rate, for_ms, &format!("trial of {rate:.0}/s"));
+        if self.run_for(for_ms, &format!("trying {rate:.0} a second"), false)? {
+            return Err(RunError::Interrupted);
+        }
+        self.recorder.end_phase(self.session.clock.now_us());
+        let acknowledged = self.shared.checker().phase().acknowledged;
         let in_time = self.drain(limits::TRIAL_DRAIN_MS);
         let left = in_time.map_or_else(|| self.left(), |_| 0);
-        let Judge { ack, deliver, .. } = &*self.shared.judge();
-        let (ack_p99_ms, deliver_p99_ms) = (ack.p99_ms(), deliver.p99_ms());
-        let late_starts = self.shared.late_starts.load(Ordering::Relaxed);
-        let slow = ack_p99_ms.max(deliver_p99_ms) > limits::TRIAL_P99_MS as f64;
+        self.recorder.gather();
+        let counts = self.recorder.counts(ACK, phase);
+        let p99_ms = |op| self.recorder.latency(op, phase).p99_ms();
+        let (ack_p99_ms, deliver_p99_ms) = (p99_ms(ACK), p99_ms(DELIVER));
         let trial = Trial {
             rate,
             // A late start is in the latency already.
-            held: left == 0 && !slow,
-            acknowledged_per_second: acknowledged as f64 * 1e3 / limits::TRIAL_MS as f64,
+            held: left == 0 && counts.dropped == 0 && ack_p99_ms.max(deliver_p99_ms) <= target_ms,
+            acknowledged_per_second: acknowledged as f64 * 1e3 / for_ms as f64,
             ack_p99_ms,
+            deliver_p50_ms: self.recorder.latency(DELIVER, phase).percentiles().p50,
             deliver_p99_ms,
             left,
-            late_starts,
+            late_starts: counts.late,
+            dropped_starts: counts.dropped,
         };
-        let told = if trial.held { "holds" } else { "does not hold" };
-        self.progress.say(&format!(
-            "{rate:.0} a second {told}: p99 {ack_p99_ms:.0} ms to the acknowledgement, {deliver_p99_ms:.0} ms to the \
-             delivery, {left} left after 1 s, {late_starts} late starts"
-        ));
         Ok(trial)
     }
 
@@ -214,45 +189,47 @@ impl<'a> Chat<'a> {
         }
         let before = (self.session.usage(), self.fleet.totals());
         self.session.watch_others();
-        let from_us = self.begin(rate, self.options.seconds * 1_000);
-        self.run_for(self.options.seconds * 1_000, "chatting", true)?;
-        let seconds = (self.session.clock.now_us() - from_us) as f64 / 1e6;
+        let from_us = self.session.clock.now_us();
+        let phase = self.begin(rate, self.options.seconds * 1_000, "load");
+        let ended_early = self.run_for(self.options.seconds * 1_000, "chatting", true)?;
+        if ended_early {
+            self.shared.end();
+        }
+        let ended_us = self.session.clock.now_us();
+        self.recorder.end_phase(ended_us);
         let totals = self.fleet.totals();
         self.session.note_others();
         let counts_at_end = {
-            let judge = self.shared.judge();
-            (judge.checker.phase().acknowledged, judge.checker.phase().delivered)
+            let checker = self.shared.checker();
+            (checker.phase().acknowledged, checker.phase().delivered)
         };
         let drained_after_ms = self.drain(limits::DELIVERED_WITHIN_MS);
         let after = (self.session.usage(), totals);
         // What comes twice comes late.
         wait_until(&self.fleet, limits::QUIET_MS, || false);
-        if crate::signals::interrupted() {
-            return Err(RunError::Interrupted);
-        }
-        let judge = self.shared.judge();
-        let (ack, deliver) = (judge.ack.percentiles(), judge.deliver.percentiles());
-        Ok(Measured { seconds, counts_at_end, before, after, drained_after_ms, ack, deliver })
+        self.recorder.gather();
+        let seconds = (ended_us - from_us) as f64 / 1e6;
+        Ok(Measured { phase, seconds, ended_early, counts_at_end, before, after, drained_after_ms })
     }
 
-    fn begin(&self, rate: f64, for_ms: u64) -> u64 {
+    fn begin(&self, rate: f64, for_ms: u64, phase: &str) -> Phase {
         let from_us = self.session.clock.now_us();
         let until_us = from_us + for_ms * 1_000;
         let seed = self.options.place.seed.wrapping_add(from_us);
-        self.shared.begin(Load { number: 0, rate, from_us, until_us, seed });
-        from_us
+        let phase = self.recorder.begin_phase(phase, from_us);
+        let arrival = self.options.arrival;
+        self.shared.begin(Load { number: 0, rate, from_us, until_us, arrival, seed });
+        phase
     }
 
-    /// Lets the load run, tells of it every second, and kills when it is time.
-    fn run_for(&mut self, for_ms: u64, what: &str, with_kills: bool) -> Result<(), RunError> {
+    /// Lets the load run, tells of it every second, and kills when it is time. True: it was ended early.
+    fn run_for(&mut self, for_ms: u64, what: &str, with_kills: bool) -> Result<bool, RunError> {
         let began_ms = self.session.clock.now_ms();
         let mut due = if with_kills { planned_kills(self.options) } else { Vec::new() };
-        let mut second = Second::new();
-        let mut last = (0, 0);
         loop {
             let elapsed_ms = self.session.clock.now_ms() - began_ms;
             if elapsed_ms >= for_ms {
-                return Ok(());
+                return Ok(false);
             }
             if let Some(&(at_ms, part)) = due.first()
                 && elapsed_ms >= at_ms
@@ -260,14 +237,12 @@ impl<'a> Chat<'a> {
                 due.remove(0);
                 self.kill(part, elapsed_ms)?;
             }
-            if second.is_over() {
-                last = self.tell(what, elapsed_ms, last);
-            }
+            self.tell(what, elapsed_ms, for_ms);
             let next_ms = due.first().map_or(for_ms, |kill| kill.0.min(for_ms));
             let sleep_ms = next_ms.saturating_sub(elapsed_ms).clamp(1, 20);
             std::thread::sleep(std::time::Duration::from_millis(sleep_ms));
-            if crate::signals::interrupted() {
-                return Err(RunError::Interrupted);
+            if crate::signals::take() {
+                return Ok(true);
             }
             if self.fleet.has_failed() || self.session.servers.ended().is_some() {
                 return Err(self.fail("a part of the run ended"));
@@ -305,34 +280,21 @@ impl<'a> Chat<'a> {
     }
 
     fn outstanding(&self) -> Outstanding {
-        self.shared.judge().checker.outstanding()
+        self.shared.checker().outstanding()
     }
 
     fn left(&self) -> u64 {
         left(&self.shared)
     }
 
-    fn tell(&mut self, what: &str, elapsed_ms: u64, last: (u64, u64)) -> (u64, u64) {
-        let (counts, outstanding, ack, deliver) = {
-            let judge = self.shared.judge();
-            let checker = &judge.checker;
-            (*checker.phase(), checker.outstanding(), judge.ack.p99_ms(), judge.deliver.p99_ms())
-        };
-        let now = (counts.acknowledged, counts.delivered);
-        let up = self.fleet.totals().up;
-        self.progress.line(&format!(
-            "{what}: {} s, {up} up, {}/s acknowledged, {}/s delivered, {} unanswered, {} on their way, p99 {ack:.0} ms \
-             and {deliver:.0} ms",
-            elapsed_ms / 1_000,
-            now.0.saturating_sub(last.0),
-            now.1.saturating_sub(last.1),
-            outstanding.acknowledgements,
-            outstanding.deliveries,
-        ));
-        now
+    fn tell(&mut self, what: &str, elapsed_ms: u64, for_ms: u64) {
+        let Some(point) = self.watch.look(&mut self.session, self.fleet.totals()) else { return };
+        let (elapsed_s, of_s) = ((elapsed_ms + 500) / 1_000, for_ms.div_ceil(1_000));
+        let asked = u64::from(self.options.clients);
+        self.progress.second(&Live { what: what.to_owned(), elapsed_s, of_s, asked, point });
     }
 
-    fn fail(&mut self, what: &str) -> RunError {
+    pub(super) fn fail(&mut self, what: &str) -> RunError {
         let trouble = self.fleet.trouble();
         self.progress.end();
         self.session.explain(what, trouble)
@@ -344,13 +306,14 @@ impl<'a> Chat<'a> {
         // The threads' ends give what they have counted.
         drop(self.fleet.stop()?);
         let shared = Arc::into_inner(self.shared).ok_or(FleetError::Panicked)?;
-        let phase = *shared.judge().checker.phase();
+        let phase = *shared.checker().phase();
         let population = shared.population;
-        let judge = shared.judge.into_inner().map_err(|_| FleetError::Panicked)?;
+        let checker = shared.checker.into_inner().map_err(|_| FleetError::Panicked)?;
         let tally = shared.tally.into_inner().map_err(|_| FleetError::Panicked)?;
-        let verdict = judge.checker.finish();
+        let verdict = checker.finish();
         let wrong = verdict.counts;
-        let (starts, late) = (shared.starts.into_inner(), shared.late_starts.into_inner());
+        let counts = self.recorder.counts(ACK, measured.phase);
+        let percentiles = |op| self.recorder.latency(op, measured.phase).percentiles();
         let part = |at: usize| {
             let cpu_us = measured.before.0[at]
                 .and_then(|from| Some(measured.after.0[at]?.cpu_us.saturating_sub(from.cpu_us)));
@@ -370,6 +333,9 @@ impl<'a> Chat<'a> {
             command: "chat",
             clients: self.options.clients,
             seconds: measured.seconds,
+            ended_early: measured.ended_early,
+            arrival: self.options.arrival,
+            dropped_starts: counts.dropped,
             sent: phase.sent,
             acknowledged: phase.acknowledged,
             delivered: phase.delivered,
@@ -390,14 +356,20 @@ impl<'a> Chat<'a> {
             rate,
             acknowledged_per_second: measured.counts_at_end.0 as f64 / measured.seconds,
             deliveries_per_second: measured.counts_at_end.1 as f64 / measured.seconds,
-            latency_ms: Latencies { ack: measured.ack, deliver: measured.deliver },
+            latency_ms: Latencies { ack: percentiles(ACK), deliver: percentiles(DELIVER) },
             drained_after_ms: measured.drained_after_ms,
             server: ServerCosts { gateway: part(0), backend: part(1) },
             kills: self.kills,
             highest_rate: highest,
             search,
             connections_lost: lost,
-            generator: Generator::judge(threads, &measured.before.1, &measured.after.1, starts, late),
+            generator: Generator::judge(
+                threads,
+                &measured.before.1,
+                &measured.after.1,
+                counts.starts + counts.dropped,
+                counts.late + counts.dropped,
+            ),
             complaints: verdict.complaints,
             first_bad: tally.first_bad,
             seed: self.options.place.seed,
@@ -405,6 +377,8 @@ impl<'a> Chat<'a> {
             host: self.session.host.clone(),
             kinds: None,
             state: None,
+            measured: Some(self.recorder.measured()),
+            recorded: Some(self.recorded),
         })
     }
 }
@@ -420,7 +394,7 @@ pub(crate) fn planned_kills(options: &ChatOptions) -> Vec<(u64, Part)> {
 
 /// What is yet to come, but for what was refused.
 fn left(shared: &Shared) -> u64 {
-    let outstanding = shared.judge().checker.outstanding();
+    let outstanding = shared.checker().outstanding();
     let refused = shared.refused.load(Ordering::Relaxed);
     outstanding.acknowledgements.saturating_sub(refused) + outstanding.deliveries + outstanding.own
 }

@@ -6,9 +6,10 @@
 
 mod conductor;
 mod report;
+mod setup;
 mod talkers;
 
-pub use conductor::{ChatOptions, run};
+pub use conductor::{ChatBench, ChatOptions, run};
 pub(crate) use conductor::{GATHER_US, Second, planned_kills};
 pub use report::{ChatReport, Kill, Latencies, PartCost, ServerCosts, StateReport, Trial};
 pub(crate) use talkers::is_final;

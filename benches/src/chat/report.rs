@@ -1,19 +1,27 @@
 //! What a chat gave.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 
 use crate::latency::Percentiles;
+use crate::measure::{Arrival, Measured};
 use crate::mixed::KindCount;
-use crate::report::{Generator, HostFacts, figure};
+use crate::report::{Generator, HostFacts, Recorded, Report, figure};
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ChatReport {
     pub schema: u32,
     pub command: &'static str,
     pub clients: u32,
     pub seconds: f64,
+    /// Ctrl-C ended the load before its time.
+    pub ended_early: bool,
+    pub arrival: Arrival,
+    /// Starts that were due and could not be made.
+    pub dropped_starts: u64,
     /// Messages of the measured load. Everything that is wrong counts over all loads, those of the search too.
     pub sent: u64,
     pub acknowledged: u64,
@@ -62,10 +70,15 @@ pub struct ChatReport {
     pub kinds: Option<BTreeMap<&'static str, KindCount>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<StateReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
+    #[serde(skip)]
+    pub recorded: Option<Recorded>,
 }
 
 /// What phones show at the end of a mix, against each other and the model.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StateReport {
     pub users: u32,
     pub devices: u32,
@@ -77,18 +90,21 @@ pub struct StateReport {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Latencies {
     pub ack: Percentiles,
     pub deliver: Percentiles,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ServerCosts {
     pub gateway: PartCost,
     pub backend: PartCost,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PartCost {
     /// A message with all its deliveries and all their syncs.
     pub cpu_us_per_message: Option<f64>,
@@ -99,6 +115,7 @@ pub struct PartCost {
 
 /// A SIGKILL in mid-run.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Kill {
     pub part: &'static str,
     pub at_s: f64,
@@ -109,16 +126,60 @@ pub struct Kill {
 
 /// A step of the search.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Trial {
     pub rate: f64,
     pub held: bool,
     /// While the load lasted.
     pub acknowledged_per_second: f64,
     pub ack_p99_ms: f64,
+    pub deliver_p50_ms: f64,
     pub deliver_p99_ms: f64,
     /// What was yet to come 1 s after the end.
     pub left: u64,
     pub late_starts: u64,
+    pub dropped_starts: u64,
+}
+
+impl fmt::Display for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:.0} a second {}: p99 {:.0} ms to the acknowledgement, {:.0} ms to the delivery, {} left after 1 s, {} \
+             late starts",
+            self.rate,
+            if self.held { "holds" } else { "does not hold" },
+            self.ack_p99_ms,
+            self.deliver_p99_ms,
+            self.left,
+            self.late_starts
+        )
+    }
+}
+
+impl Report for ChatReport {
+    fn is_good(&self) -> bool {
+        self.is_good()
+    }
+
+    fn summary(&self) -> String {
+        self.summary()
+    }
+
+    fn host(&self) -> &HostFacts {
+        &self.host
+    }
+
+    fn recorded(&self) -> Option<&Recorded> {
+        self.recorded.as_ref()
+    }
+
+    fn shortfall(&self) -> Option<String> {
+        if self.ended_early || self.kinds.is_some() {
+            return None;
+        }
+        crate::report::shortfall(self.rate, self.sent, self.dropped_starts, &self.generator)
+    }
 }
 
 impl ChatReport {

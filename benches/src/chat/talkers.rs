@@ -18,9 +18,14 @@ use proto_wire::status::Code;
 use crate::check::{Checker, Delivery, Text};
 use crate::fleet::{App, Now, Phones};
 use crate::identity::Identities;
-use crate::latency::Latency;
 use crate::limits;
+use crate::measure::{Arrival, Arrivals, Op, Recorder, Tape};
 use crate::workload::{Destination, Population, Schedule, Start};
+
+/// What is measured of a message.
+pub const ACK: Op = 0;
+pub const DELIVER: Op = 1;
+pub const OPERATIONS: [&str; 2] = ["ack", "deliver"];
 
 /// A load: every thread makes its part of it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,6 +35,7 @@ pub struct Load {
     pub rate: f64,
     pub from_us: u64,
     pub until_us: u64,
+    pub arrival: Arrival,
     pub seed: u64,
 }
 
@@ -37,7 +43,8 @@ pub struct Load {
 pub struct Shared {
     pub population: Arc<Population>,
     pub text_bytes: usize,
-    pub judge: Mutex<Judge>,
+    pub recorder: Arc<Recorder>,
+    pub checker: Mutex<Checker>,
     pub load: Mutex<Load>,
     pub next_id: AtomicU32,
     pub make_groups: AtomicBool,
@@ -47,20 +54,9 @@ pub struct Shared {
     pub group_of_id: OnceLock<AHashMap<u64, u32>>,
     /// How often a member was told of a group it is in.
     pub group_states: AtomicU64,
-    pub starts: AtomicU64,
-    pub late_starts: AtomicU64,
     /// Messages that the server refused for good.
     pub refused: AtomicU64,
     pub tally: Mutex<Tally>,
-}
-
-/// The checker and the latencies of the phase.
-pub struct Judge {
-    pub checker: Checker,
-    /// Messages intended before do not count.
-    pub phase_from_us: u64,
-    pub ack: Latency,
-    pub deliver: Latency,
 }
 
 /// What the phones of a thread counted, given when the thread ends.
@@ -80,51 +76,43 @@ pub struct Tally {
 }
 
 impl Shared {
-    pub fn new(population: Arc<Population>, run: u32, text_bytes: usize) -> Self {
-        let judge = Judge {
-            checker: Checker::new(population.clone(), run),
-            phase_from_us: 0,
-            ack: Latency::default(),
-            deliver: Latency::default(),
-        };
+    pub fn new(population: Arc<Population>, recorder: Arc<Recorder>, run: u32, text_bytes: usize) -> Self {
         Self {
             group_ids: population.groups().iter().map(|_| AtomicU64::new(0)).collect(),
+            recorder,
+            checker: Mutex::new(Checker::new(population.clone(), run)),
             population,
             text_bytes,
-            judge: Mutex::new(judge),
             load: Mutex::default(),
             next_id: AtomicU32::new(0),
             make_groups: AtomicBool::new(false),
             group_of_id: OnceLock::new(),
             group_states: AtomicU64::new(0),
-            starts: AtomicU64::new(0),
-            late_starts: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             tally: Mutex::default(),
         }
     }
 
-    pub fn judge(&self) -> MutexGuard<'_, Judge> {
+    pub fn checker(&self) -> MutexGuard<'_, Checker> {
         // A thread that panicked while it held it ends the run; the figures are then of no use, but readable.
-        self.judge.lock().unwrap_or_else(PoisonError::into_inner)
+        self.checker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a load, and with it a phase. Gives its first message's id.
+    /// Begins a load, and with it a phase of the checker.
     pub fn begin(&self, load: Load) {
-        let mut judge = self.judge();
-        judge.phase_from_us = load.from_us;
-        judge.ack = Latency::default();
-        judge.deliver = Latency::default();
-        let next = self.next_id.load(Ordering::Relaxed);
-        judge.checker.begin_phase(next);
-        self.starts.store(0, Ordering::Relaxed);
-        self.late_starts.store(0, Ordering::Relaxed);
+        self.checker().begin_phase(self.next_id.load(Ordering::Relaxed));
         let mut current = self.load.lock().unwrap_or_else(PoisonError::into_inner);
         *current = Load { number: current.number + 1, ..load };
     }
+
+    /// Ends the load early: what has not started never does.
+    pub fn end(&self) {
+        let mut current = self.load.lock().unwrap_or_else(PoisonError::into_inner);
+        *current = Load { number: current.number + 1, rate: 0.0, ..*current };
+    }
 }
 
-/// What is yet to be told to the judge.
+/// What is yet to be told to the checker.
 enum Observation {
     Sent { id: u32, sender: u32, to: Destination },
     Acknowledged { id: u32, item: u64, intended_us: u64, at_us: u64 },
@@ -161,6 +149,7 @@ pub struct Talkers {
     groups_in_flight: usize,
     observations: Vec<Observation>,
     gather_us: u64,
+    tape: Tape,
     tally: Tally,
 }
 
@@ -181,6 +170,7 @@ impl Talkers {
             groups_in_flight: 0,
             observations: Vec::new(),
             gather_us,
+            tape: Tape::new(&shared.recorder),
             tally: Tally::default(),
         }
     }
@@ -189,16 +179,15 @@ impl Talkers {
         let load = *self.shared.load.lock().unwrap_or_else(PoisonError::into_inner);
         if load.number != self.load_number {
             self.load_number = load.number;
+            if load.rate == 0.0 {
+                self.schedule = None;
+                return;
+            }
             let population = self.shared.population.clone();
             let part = self.phones.len() as f64 / f64::from(population.phones());
-            self.schedule = Some(Schedule::new(
-                population,
-                self.phones.clone(),
-                load.rate * part,
-                load.from_us,
-                load.until_us,
-                load.seed ^ u64::from(self.phones.start),
-            ));
+            let seed = load.seed ^ u64::from(self.phones.start);
+            let arrivals = Arrivals::new(load.arrival, load.rate * part, load.from_us, load.until_us, !seed);
+            self.schedule = Some(Schedule::new(population, self.phones.clone(), arrivals, seed));
         }
     }
 
@@ -212,11 +201,10 @@ impl Talkers {
     fn start(&mut self, start: &Start, machine: &mut Phone, now: Now) {
         let Start { intended_us, sender, to } = *start;
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
-        let Some(upload) = machine.upload_id(now.ms()).filter(|_| id < limits::MESSAGES_MAX) else { return };
-        self.shared.starts.fetch_add(1, Ordering::Relaxed);
-        if now.us > intended_us + limits::LATE_START_US {
-            self.shared.late_starts.fetch_add(1, Ordering::Relaxed);
-        }
+        let Some(upload) = machine.upload_id(now.ms()).filter(|_| id < limits::MESSAGES_MAX) else {
+            return self.tape.dropped(ACK, intended_us, 1);
+        };
+        self.tape.start(ACK, intended_us, now.us);
         let text = Text { run: self.who.run, sender, id, intended_us };
         let request = pb::SendRequest {
             id: Bytes::copy_from_slice(&upload.0),
@@ -341,26 +329,22 @@ impl Talkers {
         self.tally.first_bad.get_or_insert_with(|| format!("phone {phone}: {what:?}"));
     }
 
-    /// Tells the judge, before anything of this turn leaves: so no message is delivered before it was sent.
+    /// Tells the checker, before anything of this turn leaves: so no message is delivered before it was sent.
     fn report(&mut self) {
         if self.observations.is_empty() {
             return;
         }
-        let mut judge = self.shared.judge();
-        let Judge { checker, phase_from_us, ack, deliver } = &mut *judge;
+        let mut checker = self.shared.checker();
         for observation in self.observations.drain(..) {
             match observation {
                 Observation::Sent { id, sender, to } => checker.sent(id, sender, to),
                 Observation::Acknowledged { id, item, intended_us, at_us } => {
                     checker.acknowledged(id, item);
-                    if intended_us >= *phase_from_us {
-                        ack.record(intended_us, at_us);
-                    }
+                    self.tape.done(ACK, intended_us, at_us);
                 }
                 Observation::Delivered { delivery, at_us } => {
-                    let intended_us = delivery.text.intended_us;
-                    if checker.delivered(&delivery) && intended_us >= *phase_from_us {
-                        deliver.record(intended_us, at_us);
+                    if checker.delivered(&delivery) {
+                        self.tape.done(DELIVER, delivery.text.intended_us, at_us);
                     }
                 }
                 Observation::Strange { receiver, what } => checker.strange(receiver, what),
@@ -370,6 +354,8 @@ impl Talkers {
 }
 
 impl App for Talkers {
+    type Machine = Phone;
+
     fn phone(&mut self, phone: u32) -> Phone {
         self.who.machine(phone)
     }
@@ -407,6 +393,7 @@ impl App for Talkers {
     }
 
     fn turn(&mut self, phones: &mut Phones<'_>, now: Now) -> u64 {
+        self.tape.tick(now.us);
         self.take_load();
         if self.shared.make_groups.load(Ordering::Relaxed) {
             self.make_groups(phones, now);

@@ -3,6 +3,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::measure::{Arrival, Arrivals};
 use crate::workload::Schedule;
 
 const RUN: u32 = 77;
@@ -18,7 +19,8 @@ struct World {
 impl World {
     fn new(phones: u32, messages: usize, seed: u64) -> World {
         let population = Arc::new(Population::new(phones, seed));
-        let mut schedule = Schedule::new(population.clone(), 0..phones, 1e4, 0, u64::MAX / 2, seed);
+        let arrivals = Arrivals::new(Arrival::Poisson, 1e4, 0, u64::MAX / 2, seed);
+        let mut schedule = Schedule::new(population.clone(), 0..phones, arrivals, seed);
         let mut items = vec![0u64; phones as usize];
         let mut numbers = vec![0u64; population.groups().len()];
         let mut world = World { logs: vec![Vec::new(); phones as usize], sent: Vec::new(), population };

@@ -7,23 +7,23 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use gateway_ring::{BufferRing, Ring, RingConfig, SendPool, Wait, pin_current_thread};
-use proto_wire::phone::{CloseReason, PhoneEvent};
 
 use super::cpu::CpuTime;
 use super::line::{Line, Phones, Socket};
+use super::machine::{Machine, Signal};
 use super::meter::Meter;
 use super::timers::{NEVER, Timers};
 use super::{App, Control, FleetConfig, FleetError, Now};
 use crate::limits;
 
-pub(super) struct Engine<'a, A> {
+pub(super) struct Engine<'a, A: App> {
     pub config: FleetConfig,
     /// The number of the first phone.
     pub first: u32,
     pub ring: Ring,
     pub buffers: BufferRing,
     pub pool: SendPool,
-    pub lines: Vec<Line>,
+    pub lines: Vec<Line<A::Machine>>,
     pub app: A,
     pub meter: &'a Meter,
     /// Lines to be flushed in this turn.
@@ -171,10 +171,10 @@ impl<A: App> Engine<'_, A> {
     /// Events first, then what is to be sent, then the timer.
     fn flush(&mut self, at: u32, now: Now) -> Result<(), FleetError> {
         while let Some(event) = self.lines[at as usize].phone.poll_event() {
-            match event {
-                PhoneEvent::Connect { .. } => self.ask_connect(at),
-                PhoneEvent::Disconnect => self.close(at)?,
-                event => self.tell(at, event, now),
+            match A::Machine::signal(&event) {
+                Signal::Connect => self.ask_connect(at),
+                Signal::Disconnect => self.close(at)?,
+                signal => self.tell(at, signal, event, now),
             }
         }
         let line = &mut self.lines[at as usize];
@@ -194,24 +194,25 @@ impl<A: App> Engine<'_, A> {
     }
 
     /// Meters an event and hands it on.
-    fn tell(&mut self, at: u32, event: PhoneEvent, now: Now) {
+    fn tell(&mut self, at: u32, signal: Signal, event: <A::Machine as Machine>::Event, now: Now) {
         let meter = self.meter;
-        match &event {
-            PhoneEvent::Welcomed { .. } => {
+        match signal {
+            Signal::Up => {
                 Meter::add(&meter.up, 1);
                 if !std::mem::replace(&mut self.lines[at as usize].was_welcomed, true) {
                     meter.note_first_welcome(now);
                 }
                 self.end_pacing(at);
             }
-            PhoneEvent::Closed { reason, text, welcomed, .. } => {
-                if *welcomed {
+            Signal::Closed { was_up, by_owner } => {
+                if was_up {
                     Meter::add(&meter.up, u64::MAX);
                 }
-                if *reason != CloseReason::ByOwner {
-                    Meter::add(if *welcomed { &meter.lost } else { &meter.failed }, 1);
+                if !by_owner {
+                    Meter::add(if was_up { &meter.lost } else { &meter.failed }, 1);
                     let phone = self.first + at;
-                    meter.note_trouble(|| format!("phone {phone}'s connection ended: {reason:?} {text}"));
+                    let why = || A::Machine::why(&event);
+                    meter.note_trouble(|| format!("phone {phone}'s connection ended: {}", why()));
                 }
                 self.end_pacing(at);
             }
@@ -224,7 +225,7 @@ impl<A: App> Engine<'_, A> {
     /// After bytes were fed.
     pub fn heard(&mut self, at: u32) {
         let line = &mut self.lines[at as usize];
-        let answered = line.phone.stats().beats_answered;
+        let answered = line.phone.beats_answered();
         let new = answered.wrapping_sub(line.beats_answered);
         if new > 0 {
             line.beats_answered = answered;

@@ -19,8 +19,8 @@ pub(super) enum Socket {
 
 /// One phone of a thread. Its slot in the ring is its index.
 #[derive(Debug)]
-pub(super) struct Line {
-    pub phone: Phone,
+pub(super) struct Line<M> {
+    pub phone: M,
     pub socket: Socket,
     /// Told apart from earlier sockets in the slot.
     pub generation: u32,
@@ -43,8 +43,8 @@ pub(super) struct Line {
     pub beats_answered: u32,
 }
 
-impl Line {
-    pub fn new(phone: Phone) -> Self {
+impl<M> Line<M> {
+    pub fn new(phone: M) -> Self {
         Self {
             phone,
             socket: Socket::None,
@@ -64,15 +64,15 @@ impl Line {
 }
 
 /// The phones of a thread, for its [`App`](super::App): whoever is touched is flushed in this turn.
-pub struct Phones<'a> {
-    pub(super) lines: &'a mut [Line],
+pub struct Phones<'a, M = Phone> {
+    pub(super) lines: &'a mut [Line<M>],
     pub(super) dirty: &'a mut Vec<u32>,
     pub(super) first: u32,
 }
 
-impl Phones<'_> {
+impl<M> Phones<'_, M> {
     /// The machine of a phone, by its number in the run.
-    pub fn phone(&mut self, phone: u32) -> &mut Phone {
+    pub fn phone(&mut self, phone: u32) -> &mut M {
         let at = phone - self.first;
         let line = &mut self.lines[at as usize];
         if !line.dirty {

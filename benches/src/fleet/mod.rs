@@ -1,14 +1,15 @@
 //! Many phones on few threads: each thread has a ring, its phones' machines and nothing that grows with what
-//! passes. It moves bytes and time; what phones do is the [`App`]'s.
+//! passes. It moves bytes and time; what phones do is the [`App`]'s, and what they speak is their [`Machine`]'s.
 
 mod cpu;
 mod engine;
 mod line;
+mod machine;
 mod meter;
 mod sockets;
 mod timers;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -16,27 +17,37 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use gateway_ring::{BufferRingError, EnterError, InstallError, SetupError, SocketError};
-use proto_wire::phone::{Phone, PhoneEvent};
-
 use crate::clock::Clock;
 use crate::limits;
+use crate::sources::Sources;
+use gateway_ring::{BufferRingError, EnterError, InstallError, SetupError, SocketError};
 
 pub use line::Phones;
+pub use machine::{Ended, Machine, Signal};
 pub use meter::{Meter, Totals};
 
 /// What the phones of one thread do.
 pub trait App: Send + 'static {
+    /// What they speak.
+    type Machine: Machine;
     /// The machine of a phone, without a token.
-    fn phone(&mut self, phone: u32) -> Phone;
-    /// Its token, asked for at its first connect.
-    fn token(&mut self, phone: u32) -> Box<[u8]>;
-    /// What the machine tells, but for `Connect` and `Disconnect`.
-    fn event(&mut self, phone: u32, machine: &mut Phone, event: PhoneEvent, now: Now);
+    fn phone(&mut self, phone: u32) -> Self::Machine;
+    /// Its token, asked for at its first connect. Most protocols need none.
+    fn token(&mut self, _phone: u32) -> Box<[u8]> {
+        Box::default()
+    }
+    /// What the machine tells, but for [`Signal::Connect`] and [`Signal::Disconnect`].
+    fn event(
+        &mut self,
+        phone: u32,
+        machine: &mut Self::Machine,
+        event: <Self::Machine as Machine>::Event,
+        now: Now,
+    );
     /// Bytes came and were fed to the machine.
-    fn heard(&mut self, _phone: u32, _machine: &Phone) {}
+    fn heard(&mut self, _phone: u32, _machine: &Self::Machine) {}
     /// Once a turn, before anything leaves. Gives when it wants the next turn at the latest.
-    fn turn(&mut self, phones: &mut Phones<'_>, now: Now) -> u64;
+    fn turn(&mut self, phones: &mut Phones<'_, Self::Machine>, now: Now) -> u64;
 }
 
 /// The time of a turn, in microseconds of the run's clock.
@@ -72,6 +83,8 @@ pub struct FleetConfig {
     pub clock: Clock,
     /// How long a turn gathers completions when it has nothing else to do.
     pub gather_us: u64,
+    /// Where phones connect from.
+    pub sources: Sources,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -201,16 +214,6 @@ fn ranges(phones: u32, threads: usize) -> Vec<Range<u32>> {
     (0..threads).map(|at| phones * at / threads..phones * (at + 1) / threads).collect()
 }
 
-/// Where phone `phone` connects from: 127.1.x.1 towards loopback, so that local ports suffice.
-fn source(target: SocketAddr, phone: u32) -> Option<SocketAddr> {
-    let SocketAddr::V4(target) = target else { return None };
-    if !target.ip().is_loopback() {
-        return None;
-    }
-    let x = (phone / limits::CONNECTIONS_OF_AN_ADDRESS) % limits::SOURCE_ADDRESSES_MAX;
-    Some(SocketAddr::from((Ipv4Addr::new(127, 1, x as u8, 1), 0)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,14 +226,5 @@ mod tests {
             assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start));
             assert!(ranges.iter().all(|range| !range.is_empty() && range.len() <= 19_000));
         }
-    }
-
-    #[test]
-    fn sources_are_spread_towards_loopback_only() {
-        let loopback = "127.0.0.1:7600".parse().expect("an address");
-        assert_eq!(source(loopback, 9_999), Some("127.1.0.1:0".parse().expect("an address")));
-        assert_eq!(source(loopback, 25_000), Some("127.1.2.1:0".parse().expect("an address")));
-        assert_eq!(source("10.0.0.1:7600".parse().expect("an address"), 5), None);
-        assert_eq!(source("[::1]:7600".parse().expect("an address"), 5), None);
     }
 }

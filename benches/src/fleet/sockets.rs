@@ -7,12 +7,12 @@ use gateway_ring::{
     Cancel, ClientOptions, Completion, Errno, Family, Full, PollEvents, Returned, Ring, SendBuf, Slot,
     StreamOptions, Token, client_socket,
 };
-use proto_wire::phone::Ended;
 
 use super::engine::Engine;
 use super::line::Socket;
+use super::machine::{Ended, Machine};
 use super::meter::Meter;
-use super::{App, FleetError, Now, Receive, source};
+use super::{App, FleetError, Now, Receive};
 use crate::limits;
 
 const CONNECT: u8 = 1;
@@ -43,7 +43,7 @@ impl<A: App> Engine<'_, A> {
             line.has_token = true;
         }
         let stream = StreamOptions { nodelay: true, ..StreamOptions::default() };
-        let options = ClientOptions { source: source(target, self.first + at), stream };
+        let options = ClientOptions { source: self.config.sources.of(target, self.first + at), stream };
         let socket = client_socket(Family::of(&target), &options)?;
         self.ring.install(Slot(at), socket)?;
         line.generation = line.generation.wrapping_add(1) & Token::GENERATION_MAX;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use proto_wire::phone::PhoneConfig;
 
@@ -10,14 +11,15 @@ use super::judge::{Judge, Verdict};
 use super::kinds::{Kind, Weights};
 use super::mixers::{Mixers, Tally};
 use super::people::People;
-use super::shared::{Load, Shared};
+use super::shared::{ACK, DELIVER, Load, Shared};
 use crate::chat::{
     ChatOptions, ChatReport, GATHER_US, Kill, Latencies, PartCost, Second, ServerCosts, StateReport,
     planned_kills,
 };
 use crate::fleet::{Fleet, FleetConfig, Receive, Totals, wait_until};
 use crate::limits;
-use crate::report::{Generator, Progress, SCHEMA, share};
+use crate::measure::{Arrival, Live, Phase, Watch};
+use crate::report::{Generator, Progress, Recorded, SCHEMA, share};
 use crate::servers::{Part, Usage};
 use crate::session::{RunError, Session};
 use crate::workload::Population;
@@ -36,11 +38,15 @@ struct Mixed<'a> {
     fleet: Fleet<Mixers>,
     shared: Arc<Shared>,
     progress: Progress,
+    watch: Watch,
+    recorded: Recorded,
     kills: Vec<Kill>,
 }
 
 /// The measured load.
 struct Measured {
+    phase: Phase,
+    ended_early: bool,
     rate: f64,
     seconds: f64,
     before: ([Option<Usage>; 2], Totals),
@@ -75,10 +81,15 @@ impl<'a> Mixed<'a> {
             threads: session.cores.bench.len().max(1),
             clock: session.clock,
             gather_us: GATHER_US,
+            sources: options.place.sources.clone(),
         };
         let seed = options.place.seed;
         let fleet = Fleet::start(&config, |range| Mixers::new(&shared, range, seed, GATHER_US))?;
-        Ok(Self { options, session, fleet, shared, progress: Progress::new(), kills: Vec::new() })
+        shared.recorder.begin_phase("set-up", session.clock.now_us());
+        let progress = Progress::view("moorgate-bench chat --mix", options.place.no_tui);
+        let watch = Watch::new(&shared.recorder);
+        let recorded = Recorded { recorder: shared.recorder.clone(), began: SystemTime::now() };
+        Ok(Self { options, session, fleet, shared, progress, watch, recorded, kills: Vec::new() })
     }
 
     fn connect(&mut self) -> Result<(), RunError> {
@@ -139,29 +150,39 @@ impl<'a> Mixed<'a> {
         let from_us = self.session.clock.now_us();
         let for_ms = self.options.seconds * 1_000;
         let _ = self.shared.load.set(Load { rate, from_us, until_us: from_us + for_ms * 1_000 });
-        self.run_for(for_ms)?;
+        let phase = self.shared.recorder.begin_phase("load", from_us);
+        let ended_early = self.run_for(for_ms)?;
+        self.shared.is_over.store(ended_early, Ordering::Relaxed);
+        self.shared.recorder.end_phase(self.session.clock.now_us());
         let seconds = (self.session.clock.now_us() - from_us) as f64 / 1e6;
         let totals = self.fleet.totals();
         self.session.note_others();
         let acknowledged_at_end = self.shared.model().total().acknowledged;
         let delivered_at_end = self.shared.delivered.load(Ordering::Relaxed) - delivered_before;
         let drained_after_ms = self.drain();
-        if crate::signals::interrupted() {
-            return Err(RunError::Interrupted);
-        }
+        self.shared.recorder.gather();
         let after = (self.session.usage(), totals);
-        Ok(Measured { rate, seconds, before, after, acknowledged_at_end, delivered_at_end, drained_after_ms })
+        Ok(Measured {
+            phase,
+            ended_early,
+            rate,
+            seconds,
+            before,
+            after,
+            acknowledged_at_end,
+            delivered_at_end,
+            drained_after_ms,
+        })
     }
 
-    /// Lets the load run, tells of it every second, and kills when it is time.
-    fn run_for(&mut self, for_ms: u64) -> Result<(), RunError> {
+    /// Lets the load run, tells of it every second, and kills when it is time. True: it was ended early.
+    fn run_for(&mut self, for_ms: u64) -> Result<bool, RunError> {
         let began_ms = self.session.clock.now_ms();
         let mut due = planned_kills(self.options);
-        let (mut second, mut last) = (Second::new(), 0);
         loop {
             let elapsed_ms = self.session.clock.now_ms() - began_ms;
             if elapsed_ms >= for_ms {
-                return Ok(());
+                return Ok(false);
             }
             if let Some(&(at_ms, part)) = due.first()
                 && elapsed_ms >= at_ms
@@ -169,20 +190,17 @@ impl<'a> Mixed<'a> {
                 due.remove(0);
                 self.kill(part, elapsed_ms)?;
             }
-            if second.is_over() {
-                let total = self.shared.model().total();
-                let (up, out) = (self.fleet.totals().up, self.shared.in_flight.load(Ordering::Relaxed));
-                self.progress.line(&format!(
-                    "mixing: {} s, {up} up, {}/s acknowledged, {out} unanswered, {} refused",
-                    elapsed_ms / 1_000,
-                    total.acknowledged - last,
-                    total.refused,
-                ));
-                last = total.acknowledged;
+            if let Some(point) = self.watch.look(&mut self.session, self.fleet.totals()) {
+                let (total, out) =
+                    (self.shared.model().total(), self.shared.in_flight.load(Ordering::Relaxed));
+                let what = format!("mixing, {out} unanswered, {} refused", total.refused);
+                let (elapsed_s, of_s) = ((elapsed_ms + 500) / 1_000, for_ms.div_ceil(1_000));
+                let asked = u64::from(self.shared.people.lines());
+                self.progress.second(&Live { what, elapsed_s, of_s, asked, point });
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
-            if crate::signals::interrupted() {
-                return Err(RunError::Interrupted);
+            if crate::signals::take() {
+                return Ok(true);
             }
             if self.fleet.has_failed() || self.session.servers.ended().is_some() {
                 return Err(self.fail("a part of the run ended"));
@@ -255,8 +273,9 @@ impl<'a> Mixed<'a> {
         }
         groups.insert("changing".to_owned(), changing.len());
         let state = state_of(&self.shared.people, &verdict, &tally);
-        let (starts, late) =
-            (self.shared.starts.load(Ordering::Relaxed), self.shared.late_starts.load(Ordering::Relaxed));
+        let recorder = &self.shared.recorder;
+        let counts = recorder.counts(ACK, measured.phase);
+        let percentiles = |op| recorder.latency(op, measured.phase).percentiles();
         let complaints = [&model.complaints, &tally.complaints, &verdict.complaints].into_iter().flatten();
         Ok(ChatReport {
             schema: SCHEMA,
@@ -282,23 +301,31 @@ impl<'a> Mixed<'a> {
             rate: measured.rate,
             acknowledged_per_second: measured.acknowledged_at_end as f64 / measured.seconds,
             deliveries_per_second: measured.delivered_at_end as f64 / measured.seconds,
-            latency_ms: Latencies {
-                ack: self.shared.ack().percentiles(),
-                deliver: tally.deliver.percentiles(),
-            },
+            latency_ms: Latencies { ack: percentiles(ACK), deliver: percentiles(DELIVER) },
             drained_after_ms: measured.drained_after_ms,
             server: ServerCosts { gateway: part(0), backend: part(1) },
             kills: self.kills.clone(),
             highest_rate: None,
             search: Vec::new(),
             connections_lost: lost,
-            generator: Generator::judge(threads, &measured.before.1, &measured.after.1, starts, late),
+            generator: Generator::judge(
+                threads,
+                &measured.before.1,
+                &measured.after.1,
+                counts.starts,
+                counts.late,
+            ),
             complaints: complaints.take(limits::COMPLAINTS_MAX).cloned().collect(),
             statuses: tally.statuses,
             first_bad: tally.first_bad,
             seed: self.options.place.seed,
             groups,
             host: self.session.host.clone(),
+            ended_early: measured.ended_early,
+            arrival: Arrival::Poisson,
+            dropped_starts: 0,
+            measured: Some(recorder.measured()),
+            recorded: Some(self.recorded),
             kinds: Some(kinds),
             state: Some(state),
         })
@@ -318,7 +345,6 @@ fn state_of(people: &People, verdict: &Verdict, tally: &Tally) -> StateReport {
 fn sum<'a>(all: impl Iterator<Item = &'a Tally>) -> Tally {
     let mut sum = Tally::default();
     for one in all {
-        sum.deliver.add(&one.deliver);
         sum.duplicates += one.duplicates;
         sum.out_of_order += one.out_of_order;
         sum.strange += one.strange;

@@ -20,17 +20,16 @@ use super::draw::{Drawer, Drawn};
 use super::kinds::Kind;
 use super::model::Op;
 use super::owner::{Owner, Taken, Wrong};
-use super::shared::Shared;
+use super::shared::{ACK, DELIVER, Shared};
 use crate::chat::is_final;
 use crate::check::Text;
 use crate::fleet::{App, Now, Phones};
-use crate::latency::Latency;
 use crate::limits;
+use crate::measure::{Arrival, Arrivals, Tape};
 
 /// What a thread counts.
 #[derive(Debug, Default)]
 pub struct Tally {
-    pub deliver: Latency,
     pub duplicates: u64,
     pub out_of_order: u64,
     pub strange: u64,
@@ -83,7 +82,9 @@ pub struct Mixers {
     accepts: Vec<(u32, u64)>,
     static_ids: Vec<u64>,
     random: StdRng,
-    next_us: f64,
+    /// Of the load, once it has begun.
+    arrivals: Option<Arrivals>,
+    tape: Tape,
     gather_us: u64,
 }
 
@@ -113,7 +114,8 @@ impl Mixers {
             static_ids: Vec::new(),
             random: StdRng::seed_from_u64(seed ^ u64::from(lines.start)),
             lines,
-            next_us: 0.0,
+            arrivals: None,
+            tape: Tape::new(&shared.recorder),
             gather_us,
         }
     }
@@ -164,19 +166,17 @@ impl Mixers {
 
     fn start_due(&mut self, phones: &mut Phones<'_>, now: Now) {
         let Some(load) = self.shared.load.get().copied() else { return };
-        let part = self.lines.len() as f64 / f64::from(self.shared.people.lines());
-        let mean_us = 1e6 / (load.rate * part).max(1e-6);
-        if self.next_us == 0.0 {
+        if self.arrivals.is_none() {
             let ids = self.shared.group_ids.iter().map(|id| id.load(Ordering::Relaxed));
             self.static_ids = ids.take(self.shared.people.population.groups().len()).collect();
-            self.next_us = load.from_us as f64 + gap(mean_us, &mut self.random);
+            let part = self.lines.len() as f64 / f64::from(self.shared.people.lines());
+            let (rate, seed) = (load.rate * part, self.random.random());
+            self.arrivals = Some(Arrivals::new(Arrival::Poisson, rate, load.from_us, load.until_us, seed));
         }
         for _ in 0..limits::STARTS_OF_A_TURN_MAX {
-            if self.next_us > now.us as f64 || self.next_us >= load.until_us as f64 {
-                return;
-            }
-            let intended_us = self.next_us as u64;
-            self.next_us += gap(mean_us, &mut self.random);
+            // One that was ended early starts nothing more.
+            let due = self.arrivals.as_mut().filter(|_| !self.shared.is_over.load(Ordering::Relaxed));
+            let Some(intended_us) = due.and_then(|arrivals| arrivals.pop(now.us)) else { return };
             self.start(phones, intended_us, now);
         }
     }
@@ -218,10 +218,7 @@ impl Mixers {
         };
         model.sent(kind, &op);
         drop(model);
-        shared.starts.fetch_add(1, Ordering::Relaxed);
-        if now.us > intended_us + limits::LATE_START_US {
-            shared.late_starts.fetch_add(1, Ordering::Relaxed);
-        }
+        self.tape.start(ACK, intended_us, now.us);
         shared.in_flight.fetch_add(1, Ordering::Relaxed);
         let pending = Pending { what: What::Mixed(kind, op), intended_us, method, body };
         self.call(line, machine, pending, now);
@@ -263,7 +260,7 @@ impl Mixers {
                     self.complain(line, "an acknowledgement that names nothing".to_owned());
                 }
                 shared.model().acknowledged(*kind, op, number, now.us);
-                shared.ack().record(pending.intended_us, now.us);
+                self.tape.done(ACK, pending.intended_us, now.us);
             }
             What::Group(index) => {
                 self.set_up_out -= 1;
@@ -323,7 +320,7 @@ impl Mixers {
         }
         if let Some(text) = Text::parse(&message.text) {
             self.shared.delivered.fetch_add(1, Ordering::Relaxed);
-            self.tally.deliver.record(text.intended_us, now.us);
+            self.tape.done(DELIVER, text.intended_us, now.us);
         }
     }
 
@@ -346,6 +343,8 @@ impl Mixers {
 }
 
 impl App for Mixers {
+    type Machine = Phone;
+
     fn phone(&mut self, line: u32) -> Phone {
         self.shared.people.machine(line)
     }
@@ -385,23 +384,14 @@ impl App for Mixers {
     }
 
     fn turn(&mut self, phones: &mut Phones<'_>, now: Now) -> u64 {
+        self.tape.tick(now.us);
         if self.shared.sets_up.load(Ordering::Relaxed) {
             self.set_up_some(phones, now);
         }
         self.repeat_due(phones, now);
         self.start_due(phones, now);
-        let until_us = self.shared.load.get().map_or(0, |load| load.until_us);
-        let next_us = if self.next_us > 0.0 && self.next_us < until_us as f64 {
-            self.next_us as u64
-        } else {
-            now.us + limits::TURN_MS * 1_000
-        };
+        let next_us = self.arrivals.as_ref().and_then(Arrivals::next_us);
+        let next_us = next_us.unwrap_or(now.us + limits::TURN_MS * 1_000);
         next_us.max(now.us + self.gather_us)
     }
-}
-
-/// Exponential gaps, as those of many people who know nothing of each other are.
-fn gap(mean_us: f64, random: &mut StdRng) -> f64 {
-    let even: f64 = random.random();
-    -mean_us * (1.0 - even).ln()
 }

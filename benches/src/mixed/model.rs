@@ -11,6 +11,7 @@ use crate::limits;
 
 /// Of one kind, in the report.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct KindCount {
     pub sent: u64,
     pub acknowledged: u64,

@@ -1,14 +1,14 @@
 //! What the threads of a mixed run share with its conductor.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use ahash::AHashMap;
 
 use super::kinds::Weights;
 use super::model::Model;
 use super::people::People;
-use crate::latency::Latency;
+use crate::measure::{Op, Recorder};
 
 /// A load: every thread makes its part of it.
 #[derive(Debug, Clone, Copy)]
@@ -18,13 +18,17 @@ pub struct Load {
     pub until_us: u64,
 }
 
+/// What is measured: a change until its acknowledgement, a message until it is at a first device.
+pub const ACK: Op = 0;
+pub const DELIVER: Op = 1;
+const OPERATIONS: [&str; 2] = ["ack", "deliver"];
+
 pub struct Shared {
     pub people: People,
     pub weights: Weights,
     pub text_bytes: usize,
     pub model: Mutex<Model>,
-    /// Acknowledgements of the load, from their intended times.
-    pub ack: Mutex<Latency>,
+    pub recorder: Arc<Recorder>,
     /// Set once, when the load begins.
     pub load: OnceLock<Load>,
     pub sets_up: AtomicBool,
@@ -40,8 +44,8 @@ pub struct Shared {
     pub cursors: Vec<AtomicU64>,
     pub last_page_us: AtomicU64,
     pub delivered: AtomicU64,
-    pub starts: AtomicU64,
-    pub late_starts: AtomicU64,
+    /// Ctrl-C ended the load before its time.
+    pub is_over: AtomicBool,
     /// Calls without an answer.
     pub in_flight: AtomicU64,
 }
@@ -55,7 +59,7 @@ impl Shared {
             people,
             weights,
             text_bytes,
-            ack: Mutex::default(),
+            recorder: Arc::new(Recorder::new(&OPERATIONS)),
             load: OnceLock::new(),
             sets_up: AtomicBool::new(false),
             group_ids: (0..groups).map(|_| AtomicU64::new(0)).collect(),
@@ -66,8 +70,7 @@ impl Shared {
             cursors: (0..lines).map(|_| AtomicU64::new(0)).collect(),
             last_page_us: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
-            starts: AtomicU64::new(0),
-            late_starts: AtomicU64::new(0),
+            is_over: AtomicBool::new(false),
             in_flight: AtomicU64::new(0),
         }
     }
@@ -75,10 +78,6 @@ impl Shared {
     pub fn model(&self) -> MutexGuard<'_, Model> {
         // A thread that panicked while it held it ends the run; the figures are then of no use, but readable.
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn ack(&self) -> MutexGuard<'_, Latency> {
-        self.ack.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The members that a group begins with; the first of the second is the owner.

@@ -205,16 +205,25 @@ impl Talk {
                 page.changes.iter().for_each(|change| self.arrived(change));
             }
             PhoneEvent::Notice { notice } => {
-                if let Some(pb::notice::What::Typing(typing)) = notice.what {
-                    let from = self.names.name(typing.from);
-                    self.say(&format!("-- {from} is typing"));
-                }
+                self.noticed(notice);
             }
             PhoneEvent::SyncFailed { status, text, .. } => {
                 self.say(&format!("-- sync failed: {}: {text}", status.name()))
             }
             PhoneEvent::GoAway { .. } => self.say("-- the server is going away"),
             PhoneEvent::Gap { .. } | PhoneEvent::Repeat { .. } => {}
+        }
+    }
+
+    fn noticed(&mut self, notice: pb::Notice) {
+        match notice.what {
+            Some(pb::notice::What::Typing(typing)) => {
+                let from = self.names.name(typing.from);
+                self.say(&format!("-- {from} is typing"));
+            }
+            Some(pb::notice::What::Announcement(said)) => self.say(&format!("-- to all: {}", said.text)),
+            // Of a later version.
+            None => {}
         }
     }
 

@@ -12,13 +12,25 @@ pub(super) fn status_pid(admin: SocketAddr) -> Option<u32> {
     u32::try_from(status.get("pid")?.as_u64()?).ok()
 }
 
-fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<String> {
+    ask(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n"))
+}
+
+pub(super) fn post(address: SocketAddr, path: &str, body: &str) -> io::Result<String> {
+    let length = body.len();
+    ask(
+        address,
+        &format!("POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n{body}"),
+    )
+}
+
+/// 1.0, so that the body comes whole and not in chunks.
+fn ask(address: SocketAddr, request: &str) -> io::Result<String> {
     let within = Duration::from_millis(limits::HTTP_WITHIN_MS);
     let mut stream = TcpStream::connect_timeout(&address, within)?;
     stream.set_read_timeout(Some(within))?;
     stream.set_write_timeout(Some(within))?;
-    // 1.0, so that the body comes whole and not in chunks.
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(limits::HTTP_ANSWER_MAX).read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{env, fs, io, thread};
 
-use proto_wire_token::IssuerKey;
+use proto_wire_token::{IssuerKey, TicketKeys};
 
 use crate::limits;
 use process::{Launch, Process};
@@ -57,6 +57,8 @@ pub struct Servers {
     /// Where `/status` tells the process of a server that the bench did not start.
     admins: [Option<SocketAddr>; 2],
     spawned: Option<Spawned>,
+    /// A second gateway of the same backend, where one was asked for.
+    pub second: Option<SocketAddr>,
     /// `moorgate up` runs both in one process: what is read of the gateway is of both.
     pub in_one_process: bool,
     pub meters: [Meters; 2],
@@ -66,8 +68,9 @@ pub struct Servers {
 #[derive(Debug)]
 struct Spawned {
     launches: [Launch; 2],
-    /// Dropped in this order: the gateway first.
+    /// Dropped in this order: the gateways first.
     processes: [Process; 2],
+    _second: Option<Process>,
     _directory: Directory,
 }
 
@@ -76,6 +79,8 @@ struct Spawned {
 pub struct SpawnOptions {
     pub max_connections: u32,
     pub cores: Cores,
+    /// Cores of a second gateway; none: there is none.
+    pub second: Option<Vec<usize>>,
 }
 
 impl Servers {
@@ -93,26 +98,44 @@ impl Servers {
             .arg("--data")
             .arg(&data)
             .cores(&options.cores.backend);
-        let gateway = Launch::beside("moorgate", "gateway", &directory.0)?
-            .args(["serve", "--listen"])
-            .arg(listen.to_string())
-            .arg("--admin")
-            .arg(admin.to_string())
-            .arg("--backend")
-            .arg(rpc.to_string())
-            .arg("--verify-key")
-            .arg(data.join("keys/verify.pem"))
-            .arg("--max-connections")
-            .arg(options.max_connections.to_string())
-            .arg("--no-address-limits")
-            .cores(&options.cores.gateway);
+        let ticket_key = directory.0.join("ticket.key");
+        let write = fs::write(&ticket_key, TicketKeys::to_text(&rand::random()));
+        write.map_err(|cause| ServersError::Directory { dir: directory.0.clone(), cause })?;
+        let gateway_at = |log: &str, listen: SocketAddr, admin: SocketAddr, cores: &[usize]| {
+            let launch = Launch::beside("moorgate", "gateway", &directory.0)?
+                .log_as(log)
+                .args(["serve", "--listen"])
+                .arg(listen.to_string())
+                .arg("--admin")
+                .arg(admin.to_string())
+                .arg("--backend")
+                .arg(rpc.to_string())
+                .arg("--verify-key")
+                .arg(data.join("keys/verify.pem"))
+                .arg("--ticket-key")
+                .arg(&ticket_key)
+                .arg("--max-connections")
+                .arg(options.max_connections.to_string())
+                .arg("--no-address-limits")
+                .cores(cores);
+            Ok::<_, ServersError>(launch)
+        };
+        let gateway = gateway_at("moorgate", listen, admin, &options.cores.gateway)?;
         let backend_runs = backend.start_ready()?;
         let gateway_runs = gateway.start_ready()?;
+        let mut second = None;
+        let mut second_runs = None;
+        if let Some(cores) = &options.second {
+            let (at, admin) = (ports.next()?, ports.next()?);
+            second_runs = Some(gateway_at("moorgate-second", at, admin, cores)?.start_ready()?);
+            second = Some(at);
+        }
         let issuer = read_issuer(&data.join("keys/issuer.pem"))?;
         let meters = [Meters::of(gateway_runs.pid()), Meters::of(backend_runs.pid())];
         let spawned = Spawned {
             launches: [gateway, backend],
             processes: [gateway_runs, backend_runs],
+            _second: second_runs,
             _directory: directory,
         };
         Ok(Servers {
@@ -120,6 +143,7 @@ impl Servers {
             issuer,
             admins: [Some(admin), Some(rpc_admin)],
             spawned: Some(spawned),
+            second,
             in_one_process: false,
             meters,
         })
@@ -139,7 +163,7 @@ impl Servers {
         let in_one_process = pids[0].is_some() && pids[0] == pids[1];
         let backend = pids[1].filter(|_| !in_one_process);
         let meters = [Meters::maybe(pids[0]), Meters::maybe(backend)];
-        Ok(Servers { target, issuer, admins, spawned: None, in_one_process, meters })
+        Ok(Servers { target, issuer, admins, spawned: None, second: None, in_one_process, meters })
     }
 
     pub fn is_spawned(&self) -> bool {
@@ -155,6 +179,29 @@ impl Servers {
         spawned.processes[at] = spawned.launches[at].start_ready()?;
         self.meters[at].after_restart(spawned.processes[at].pid());
         Ok(())
+    }
+
+    /// Connections that the gateway says it has.
+    pub fn connections(&self) -> Option<u64> {
+        let status = http::get(self.admin(Part::Gateway)?, "/status").ok()?;
+        serde_json::from_str::<serde_json::Value>(&status).ok()?["connections"].as_u64()
+    }
+
+    /// A metric's sum over all series whose line has `label` in it.
+    pub fn metric(&self, part: Part, name: &str, label: &str) -> Option<u64> {
+        let page = http::get(self.admin(part)?, "/metrics").ok()?;
+        let of_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        let lines = page.lines().filter(of_it).filter(|line| line.contains(label));
+        Some(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>() as u64)
+    }
+
+    /// CPU time of a server in its present life.
+    pub fn cpu_since_restart_us(&mut self, part: Part) -> Option<u64> {
+        self.meters[part as usize].of_this_life_us()
+    }
+
+    pub(crate) fn post(&self, admin: SocketAddr, path: &str, body: &str) -> io::Result<String> {
+        http::post(admin, path, body)
     }
 
     pub fn admin(&self, part: Part) -> Option<SocketAddr> {

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 /// Cores of each part; an empty list: not pinned.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cores {
     pub gateway: Vec<usize>,
     pub backend: Vec<usize>,

@@ -68,6 +68,12 @@ impl Launch {
         Ok(Self { name, program, args: Vec::new(), dir: dir.to_owned(), log })
     }
 
+    /// Its log has this name, so that two of a kind can be told apart.
+    pub fn log_as(mut self, name: &str) -> Self {
+        self.log = self.dir.join(format!("{name}.log"));
+        self
+    }
+
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
         self.args.push(arg.into());
         self

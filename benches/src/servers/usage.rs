@@ -34,6 +34,11 @@ impl Meters {
         Some(Usage { cpu_us: self.ended_us + self.last_us, rss_bytes: tuning::proc_memory(pid).ok()? })
     }
 
+    pub(super) fn of_this_life_us(&mut self) -> Option<u64> {
+        self.read()?;
+        Some(self.last_us)
+    }
+
     pub(super) fn before_kill(&mut self) {
         let _ = self.read();
         self.ended_us += std::mem::take(&mut self.last_us);

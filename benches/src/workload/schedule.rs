@@ -1,4 +1,4 @@
-//! When messages start: an open loop, whose times do not depend on what the server does.
+//! Which messages start: an open loop (see [`Arrivals`]), who sends and to whom.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use rand::{Rng, SeedableRng};
 
 use super::Destination;
 use super::population::{GROUP_SIZES, Population};
+use crate::measure::Arrivals;
 
 /// Of 1 000 messages: how many go to groups of each size; the rest is one to one.
 #[derive(Debug, Clone, Copy)]
@@ -29,16 +30,13 @@ pub struct Start {
     pub to: Destination,
 }
 
-/// The starts of a range of senders at a rate. Gaps are exponential (a Poisson process), as those of many
-/// people who know nothing of each other are.
+/// The starts of a range of senders.
 #[derive(Debug)]
 pub struct Schedule {
     population: Arc<Population>,
     senders: std::ops::Range<u32>,
     mix: Mix,
-    mean_gap_us: f64,
-    next_us: f64,
-    until_us: u64,
+    arrivals: Arrivals,
     random: StdRng,
 }
 
@@ -46,26 +44,21 @@ impl Schedule {
     pub fn new(
         population: Arc<Population>,
         senders: std::ops::Range<u32>,
-        rate: f64,
-        from_us: u64,
-        until_us: u64,
+        arrivals: Arrivals,
         seed: u64,
     ) -> Self {
-        let mut random = StdRng::seed_from_u64(seed);
-        let mean_gap_us = 1e6 / rate.max(1e-6);
-        let next_us = from_us as f64 + gap(mean_gap_us, &mut random);
-        Self { population, senders, mix: Mix::default(), mean_gap_us, next_us, until_us, random }
+        let random = StdRng::seed_from_u64(seed);
+        Self { population, senders, mix: Mix::default(), arrivals, random }
     }
 
     /// When the next start is; none: the schedule is over.
     pub fn next_us(&self) -> Option<u64> {
-        (self.next_us < self.until_us as f64).then_some(self.next_us as u64)
+        self.arrivals.next_us()
     }
 
     /// The next start that is due.
     pub fn pop(&mut self, now_us: u64) -> Option<Start> {
-        let intended_us = self.next_us().filter(|&due| due <= now_us)?;
-        self.next_us += gap(self.mean_gap_us, &mut self.random);
+        let intended_us = self.arrivals.pop(now_us)?;
         let (sender, to) = self.draw();
         Some(Start { intended_us, sender, to })
     }
@@ -91,19 +84,18 @@ impl Schedule {
     }
 }
 
-fn gap(mean_us: f64, random: &mut StdRng) -> f64 {
-    let even: f64 = random.random();
-    -mean_us * (1.0 - even).ln()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::Arrival;
+
+    fn schedule(phones: u32, rate: f64, from_us: u64, until_us: u64, seed: u64) -> Schedule {
+        let arrivals = Arrivals::new(Arrival::Poisson, rate, from_us, until_us, seed);
+        Schedule::new(Arc::new(Population::new(phones, 1)), 0..phones, arrivals, seed)
+    }
 
     fn starts(rate: f64, seconds: u64, seed: u64) -> Vec<Start> {
-        let population = Arc::new(Population::new(1000, 1));
-        let until_us = 5_000_000 + seconds * 1_000_000;
-        let mut schedule = Schedule::new(population, 0..1000, rate, 5_000_000, until_us, seed);
+        let mut schedule = schedule(1000, rate, 5_000_000, 5_000_000 + seconds * 1_000_000, seed);
         std::iter::from_fn(|| schedule.pop(u64::MAX)).collect()
     }
 
@@ -146,8 +138,7 @@ mod tests {
 
     #[test]
     fn a_stalled_sender_gets_all_that_was_due_with_their_own_times() {
-        let population = Arc::new(Population::new(10, 1));
-        let mut schedule = Schedule::new(population, 0..10, 1_000.0, 0, 1_000_000, 1);
+        let mut schedule = schedule(10, 1_000.0, 0, 1_000_000, 1);
         let mut before = 0;
         while schedule.pop(100_000).is_some() {
             before += 1;
@@ -161,8 +152,7 @@ mod tests {
 
     #[test]
     fn a_lonely_pair_talks_to_each_other() {
-        let population = Arc::new(Population::new(2, 1));
-        let mut schedule = Schedule::new(population, 0..2, 1_000.0, 0, 1_000_000, 1);
+        let mut schedule = schedule(2, 1_000.0, 0, 1_000_000, 1);
         while let Some(start) = schedule.pop(u64::MAX) {
             if let Destination::Phone(to) = start.to {
                 assert_eq!(to, 1 - start.sender);

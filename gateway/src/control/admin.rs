@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::Sender;
 
+use super::memory::bytes_by_state;
 use super::metrics;
 use super::serve::Running;
 
@@ -33,17 +34,30 @@ pub fn router(running: Arc<Running>, drain: Sender<u64>) -> Router {
 
 async fn show_metrics(State(shared): State<Shared>) -> impl IntoResponse {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], metrics::render(&shared.running))
+    ([(header::CONTENT_TYPE, kind)], apart(shared, metrics::render).await)
 }
 
 async fn show_status(State(shared): State<Shared>) -> Json<Value> {
-    let running = &shared.running;
+    Json(apart(shared, status).await)
+}
+
+/// Beside the control thread's own work: the kernel may take a second to count a million connections.
+async fn apart<T: Default + Send + 'static>(shared: Shared, look: fn(&Running) -> T) -> T {
+    tokio::task::spawn_blocking(move || look(&shared.running)).await.unwrap_or_default()
+}
+
+fn status(running: &Running) -> Value {
     let sum = |of: fn(&crate::shard::counters::Counters) -> u64| {
         running.counters.iter().map(|counters| of(counters)).sum::<u64>()
     };
     let connections = sum(|counters| counters.connections.value());
     let (live, anonymous) = (sum(|c| c.live.value()), sum(|c| c.anonymous.value()));
-    Json(json!({
+    let bytes: serde_json::Map<_, _> = bytes_by_state(&running.counters)
+        .each()
+        .map(|(state, n)| (state.to_owned(), n.into()))
+        .into_iter()
+        .collect();
+    json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "gateway": format!("{:016x}", running.gateway),
@@ -63,8 +77,10 @@ async fn show_status(State(shared): State<Shared>) -> Json<Value> {
         "partial_bytes": sum(|c| c.partial_bytes.value()),
         "calls_in_flight": sum(|c| c.calls_in_flight.value()),
         "resident_bytes": metrics::resident_bytes(),
+        "bytes": bytes,
+        "established_minus_sessions": running.unknown.established_minus_sessions(running),
         "shards": running.counters.iter().map(|c| c.connections.value()).collect::<Vec<_>>(),
-    }))
+    })
 }
 
 /// Ready when every shard has a backend and nobody drains it.

@@ -9,10 +9,11 @@ use tracing_subscriber::EnvFilter;
 use crate::shard::RefusalLine;
 
 /// Starts logging. A filter that cannot be read is told and `info` is taken.
-pub fn start(filter: &str) {
-    let parsed = EnvFilter::try_new(filter);
+pub fn start(filter: Option<String>) {
+    let filter = filter.or_else(|| std::env::var("RUST_LOG").ok()).unwrap_or_else(|| "info".to_owned());
+    let parsed = EnvFilter::try_new(&filter);
     if let Err(error) = &parsed {
-        eprintln!("moorgate: --log {filter:?} is no filter ({error}); info is taken");
+        eprintln!("moorgate: {filter:?} is no filter of the log ({error}); info is taken");
     }
     let filter = parsed.unwrap_or_else(|_| EnvFilter::new("info"));
     // Tests start several gateways in one process: the first one's logging stays.

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use proto_wire::close::Reason;
 use proto_wire::status::Code;
 
+use super::memory::bytes_by_state;
 use super::serve::Running;
 use crate::shard::counters::{CODES, Counters, TURN_BOUNDS_US};
 
@@ -25,6 +26,18 @@ pub fn render(running: &Running) -> String {
         counters.replies.iter().enumerate().map(|(at, count)| (name(at), count.value())).collect()
     });
     turns(&mut text, counters);
+    let _ = writeln!(
+        text,
+        "# TYPE moorgate_connection_bytes gauge\n# HELP moorgate_connection_bytes Memory of connections, by state."
+    );
+    for (state, bytes) in bytes_by_state(counters).each() {
+        let _ = writeln!(text, "moorgate_connection_bytes{{state=\"{state}\"}} {bytes}");
+    }
+    if let Some(unknown) = running.unknown.established_minus_sessions(running) {
+        let help = "Connections established in the kernel minus sessions here: near 0.";
+        let name = "moorgate_established_minus_sessions";
+        let _ = writeln!(text, "# TYPE {name} gauge\n# HELP {name} {help}\n{name} {unknown}");
+    }
     gauge(&mut text, "resident_bytes", "Memory of this process.", resident_bytes());
     gauge(&mut text, "uptime_seconds", "Since the start.", running.started.elapsed().as_secs());
     text.push_str("# EOF\n");

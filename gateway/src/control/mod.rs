@@ -2,6 +2,8 @@
 //! runtime.
 
 mod admin;
+pub mod keys;
 pub mod log;
+mod memory;
 mod metrics;
 pub mod serve;

@@ -1,7 +1,6 @@
 //! Starts the shards, runs the control thread, stops everything.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -9,16 +8,17 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use gateway_ring::{ListenError, ListenOptions, available_cores, listener, map_large_blocks_apart, probe};
-use proto_wire_token::Verifier;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tuning::{Host, Need, Role, Severity};
 
+use super::keys::KeySource;
+use super::memory::Unknown;
 use super::{admin, log};
 use crate::config::Config;
 use crate::limits;
 use crate::shard::counters::Counters;
-use crate::shard::{Command, ShardConfig, ShardHandle, SharedVerify, spawn};
+use crate::shard::{Command, Peers, ShardConfig, ShardHandle, spawn};
 
 /// A gateway that runs.
 pub struct Running {
@@ -29,6 +29,8 @@ pub struct Running {
     pub shards: Vec<ShardHandle>,
     pub counters: Vec<Arc<Counters>>,
     pub config: Config,
+    pub keys: KeySource,
+    pub unknown: Unknown,
     /// Phones are asked to go elsewhere.
     pub draining: AtomicBool,
 }
@@ -104,7 +106,8 @@ fn start(config: Config, admin: SocketAddr) -> Result<Running> {
     let connections = config.max_connections as u64;
     let count = tuning::shards_for(connections, cores.len() as u64, descriptors);
     report_findings(&config)?;
-    let verifier = read_keys(&config.verify_key)?;
+    let keys = KeySource::new(&config.verify_key, config.ticket_key.as_deref())?;
+    let verifier = keys.read()?;
     // Shards share the port, so a gateway that runs already would share it too: see first that it is free.
     await_port(config.listen)?;
     let gateway = random()?;
@@ -112,6 +115,7 @@ fn start(config: Config, admin: SocketAddr) -> Result<Running> {
     let (refusals, lines) = sync_channel(limits::REFUSALS_WAITING_MAX);
     std::thread::Builder::new().name("refusals".into()).spawn(move || log::write_refusals(&lines))?;
     let (mut shards, mut counters) = (Vec::new(), Vec::new());
+    let peers = Peers::default();
     let mut listen = config.listen;
     for index in 0..count {
         let counted = Arc::new(Counters::default());
@@ -126,6 +130,7 @@ fn start(config: Config, admin: SocketAddr) -> Result<Running> {
             verifier: Arc::clone(&verifier),
             counters: Arc::clone(&counted),
             refusals: refusals.clone(),
+            peers: Arc::clone(&peers),
             seed: random()?,
         })
         .inspect_err(|_| stop_all(&shards))?;
@@ -133,8 +138,21 @@ fn start(config: Config, admin: SocketAddr) -> Result<Running> {
         shards.push(shard);
         counters.push(counted);
     }
+    // The first and only time.
+    let _ = peers.set(shards.iter().map(|shard| shard.mailbox.clone()).collect());
     let draining = AtomicBool::new(false);
-    Ok(Running { listen, admin, gateway, started: Instant::now(), shards, counters, config, draining })
+    Ok(Running {
+        listen,
+        admin,
+        gateway,
+        started: Instant::now(),
+        shards,
+        counters,
+        config,
+        keys,
+        unknown: Unknown::default(),
+        draining,
+    })
 }
 
 /// A gateway that was killed holds its port for a while after its process is gone: the kernel ends its rings, and with
@@ -176,18 +194,9 @@ fn report_findings(config: &Config) -> Result<()> {
     Ok(())
 }
 
-fn read_keys(path: &Path) -> Result<SharedVerify> {
-    let pem = std::fs::read_to_string(path).with_context(|| {
-        format!("cannot read the public keys {} (name them with --verify-key)", path.display())
-    })?;
-    let verifier = Verifier::from_pems(&[&pem])
-        .with_context(|| format!("{} does not hold public keys of issuers", path.display()))?;
-    Ok(Arc::new(verifier))
-}
-
 /// Keys that cannot be read leave the old ones in place.
 fn reload(running: &Running) {
-    match read_keys(&running.config.verify_key) {
+    match running.keys.read() {
         Ok(keys) => {
             command_all(running, || Command::ReloadKeys(Arc::clone(&keys)));
             tracing::info!("the keys were read again");

@@ -1,5 +1,6 @@
 //! HELLO: who is there, and what may it do.
 
+use bytes::Bytes;
 use prost::Message;
 use proto_wire::close::Reason;
 use proto_wire::frame::{self, VERSION_MAJOR, VERSION_MINOR};
@@ -22,23 +23,31 @@ impl Session {
         self.device = hello.device;
         self.counter = hello.counter;
         self.interval_s = (owner.limits().heartbeat_ms / 1000) as u16;
-        if hello.token.is_empty() {
-            self.state = State::Anonymous;
-            owner.counted(Event::Anonymous);
-        } else {
-            self.user = verified(&hello, owner)?.user;
+        let claims = known(&hello, owner)?;
+        if let Some(claims) = &claims {
+            self.user = claims.user;
             self.state = State::Live;
             let applied = hello.applied.unwrap_or_default();
             self.start_log(Cursor::new(applied.log_epoch, applied.number));
             self.flags |= flag::ANNOUNCED;
             owner.online(self);
+        } else {
+            self.state = State::Anonymous;
+            owner.counted(Event::Anonymous);
         }
         // The timer still stands at HELLO's time-out. That is sooner than what is due now, and sets itself anew.
-        self.welcome(hello.version_minor, owner);
+        self.welcome(hello.version_minor, claims.as_ref(), owner);
         Ok(())
     }
 
-    fn welcome(&self, minor_of_phone: u32, owner: &mut impl Owner) {
+    fn welcome(&self, minor_of_phone: u32, claims: Option<&Claims>, owner: &mut impl Owner) {
+        let ticket = claims.and_then(|claims| owner.ticket(claims, self.device));
+        let (ticket, ticket_good_s) = match &ticket {
+            Some((ticket, good_s)) => {
+                (Bytes::copy_from_slice(ticket), u32::try_from(*good_s).unwrap_or(u32::MAX))
+            }
+            None => Default::default(),
+        };
         let limits = owner.limits();
         let welcome = pb::Welcome {
             version_major: VERSION_MAJOR,
@@ -47,12 +56,37 @@ impl Session {
             server_time_ms: owner.unix_ms(),
             max_body_bytes: limits.max_body_bytes as u32,
             max_calls_in_flight: u32::from(limits.calls_in_flight),
-            ticket: Default::default(),
+            ticket,
             alternates: Vec::new(),
             user: self.user,
+            ticket_good_s,
         };
         frame::put_message(owner.out(), frame::kind::WELCOME, &welcome);
     }
+}
+
+/// Who is there, by ticket or by token; none: a session without either.
+fn known(hello: &pb::Hello, owner: &mut impl Owner) -> Result<Option<Claims>, Refusal> {
+    let by_ticket = (!hello.ticket.is_empty()).then(|| resumed(hello, owner));
+    match by_ticket {
+        Some(Ok(claims)) => {
+            owner.counted(Event::Resumed);
+            Ok(Some(claims))
+        }
+        Some(Err(refusal)) if hello.token.is_empty() => Err(refusal),
+        None if hello.token.is_empty() => Ok(None),
+        _ => verified(hello, owner).map(Some),
+    }
+}
+
+/// A ticket is good for the device that it was given to.
+fn resumed(hello: &pb::Hello, owner: &impl Owner) -> Result<Claims, Refusal> {
+    let refused = |why: String| Refusal::new(Reason::Ticket, format!("the ticket is not good: {why}"));
+    let claims = owner.resume(&hello.ticket).map_err(|error| refused(error.to_string()))?;
+    if claims.device != Some(hello.device) {
+        return Err(refused("it is another device's".to_owned()));
+    }
+    Ok(claims)
 }
 
 fn verified(hello: &pb::Hello, owner: &impl Owner) -> Result<Claims, Refusal> {

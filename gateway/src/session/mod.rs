@@ -14,7 +14,7 @@ use proto_wire::frame::{self, Beat, Call, Frame, FrameError};
 use proto_wire::names::Cursor;
 use proto_wire::rpc::method::Method;
 use proto_wire::status::Code;
-use proto_wire_token::{Claims, TokenError};
+use proto_wire_token::{Claims, TICKET_BYTES, TokenError};
 
 use crate::config::Limits;
 use crate::{budget, limits};
@@ -78,7 +78,8 @@ pub struct Session {
     strikes: u8,
     /// The shard's bits: sending, receiving, armed.
     pub io: u8,
-    _pad: u8,
+    /// Arrivals that followed each other closely; the shard's.
+    pub quick: u8,
     /// For a network key, the learned interval and rate limits.
     _reserve: [u8; budget::SESSION_RESERVE_BYTES],
 }
@@ -111,6 +112,10 @@ pub trait Owner {
     fn limits(&self) -> &Limits;
     fn unix_ms(&self) -> u64;
     fn verify(&self, token: &[u8]) -> Result<Claims, TokenError>;
+    /// What a resume ticket says.
+    fn resume(&self, ticket: &[u8]) -> Result<Claims, TokenError>;
+    /// A ticket for a device's next HELLO, and for how many seconds it is good.
+    fn ticket(&self, claims: &Claims, device: u64) -> Option<([u8; TICKET_BYTES], u64)>;
     /// The bytes that go to this peer at the end of the turn.
     fn out(&mut self) -> &mut Vec<u8>;
     /// An empty beat goes to this peer.
@@ -131,6 +136,8 @@ pub trait Owner {
 pub enum Event {
     Hello,
     Anonymous,
+    /// A ticket stood for the token.
+    Resumed,
     Beat,
     Call,
     CallRefused(Code),
@@ -162,6 +169,11 @@ impl Session {
 
     pub fn counter(&self) -> u32 {
         self.counter
+    }
+
+    /// Since the last frame.
+    pub fn silent_ms(&self, now_ms: u64) -> u32 {
+        (now_ms as u32).wrapping_sub(self.heard_ms)
     }
 
     pub fn applied_cursor(&self) -> Cursor {

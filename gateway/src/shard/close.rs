@@ -37,9 +37,16 @@ impl Shard {
         let Some(under_way) = self.table.remove(slot, generation) else { return };
         // What is armed must be cancelled in the same batch, or the socket stays open without a FIN (Linux 6.18,
         // test `a_bare_close_under_an_armed_poll_sends_no_fin`). A receive does not wait, so it is no matter.
-        let poll = Cancel::Token(Token::new(op::POLL, generation, slot));
-        let cancels = [poll, Cancel::AllOn(Slot(slot))];
-        let cancels = if under_way & io::SENDING == 0 { &cancels[..1] } else { &cancels[..] };
+        let streams = under_way & io::STREAMS != 0;
+        if streams {
+            self.table.desk.counters.streams.add(u64::MAX);
+        }
+        let armed = if streams { op::STREAM } else { op::POLL };
+        let armed = Cancel::Token(Token::new(armed, generation, slot));
+        let cancels = [armed, Cancel::AllOn(Slot(slot))];
+        // A stream whose poll is still being cancelled is as rare as a close under a send.
+        let is_plain = under_way & io::SENDING == 0 && !(streams && under_way & io::ARMED != 0);
+        let cancels = if is_plain { &cancels[..1] } else { &cancels[..] };
         self.queue(|ring| ring.close(Slot(slot), cancels, Token::new(op::CLOSE, generation, slot)));
     }
 

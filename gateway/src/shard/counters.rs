@@ -68,6 +68,8 @@ counts! {
     anonymous: gauge;
     #[doc = "Connections that hold memory beyond the session record."]
     with_extra: gauge;
+    #[doc = "Phones that talk much: their receive stays armed in place of a poll."]
+    streams: gauge;
     #[doc = "Bytes waiting in out-queues."]
     queued_bytes: gauge;
     #[doc = "Bytes of frames half received."]
@@ -82,6 +84,8 @@ counts! {
     sent_bytes: total;
     #[doc = "HELLO frames."]
     hellos: total;
+    #[doc = "HELLO frames whose ticket stood for a token: no signature was checked."]
+    resumed: total;
     #[doc = "Heartbeats received."]
     beats: total;
     #[doc = "Calls received from phones."]
@@ -100,6 +104,12 @@ counts! {
     coalesced: total;
     #[doc = "Notices sent that stand in no log."]
     notices: total;
+    #[doc = "Notices for all phones that this shard began to hand out."]
+    broadcasts: total;
+    #[doc = "Phones that were handed a notice for all."]
+    broadcast_phones: total;
+    #[doc = "Notices for all phones that were dropped, because too many came at once."]
+    broadcasts_dropped: total;
     #[doc = "News whose route was stale."]
     stale_routes: total;
     #[doc = "Frames of unknown types that were skipped."]

@@ -4,6 +4,7 @@
 //! with other shards but its mailbox, its counters and tables that are swapped whole.
 
 mod accept;
+mod broadcast;
 mod close;
 pub mod counters;
 mod links;
@@ -11,6 +12,7 @@ mod receive;
 mod send;
 pub mod sessions;
 pub mod slab;
+mod streams;
 pub mod table;
 mod thread;
 mod turn;
@@ -37,6 +39,7 @@ use links::LinkIo;
 use sessions::Desk;
 use table::Table;
 
+pub use broadcast::{Mailbox, Peers};
 pub use thread::{ShardHandle, SpawnError, spawn};
 
 /// The keys that tokens are checked with, as shards share them.
@@ -57,6 +60,8 @@ pub struct ShardConfig {
     pub counters: Arc<Counters>,
     /// Where refusals are told.
     pub refusals: SyncSender<RefusalLine>,
+    /// The mailboxes of all shards.
+    pub peers: Peers,
     /// Feeds jitter only.
     pub seed: u64,
 }
@@ -69,6 +74,8 @@ pub enum Command {
     Stop { grace_ms: u64 },
     /// Check tokens with these keys from now on.
     ReloadKeys(SharedVerify),
+    /// Hand this EVENT frame to every phone.
+    Broadcast(bytes::Bytes),
 }
 
 /// A refused connection, for the log.
@@ -99,6 +106,8 @@ pub mod io {
     pub const APPLIED_WAITS: u8 = 32;
     /// The poll is armed.
     pub const ARMED: u8 = 64;
+    /// Its receive stays armed, in place of the poll.
+    pub const STREAMS: u8 = 128;
 }
 
 /// What completions are of.
@@ -114,6 +123,7 @@ mod op {
     pub const LINK_RECEIVE: u8 = 9;
     pub const LINK_SEND: u8 = 10;
     pub const LINK_CLOSE: u8 = 11;
+    pub const STREAM: u8 = 12;
 }
 
 /// Why a shard cannot be made.
@@ -145,6 +155,9 @@ pub struct Shard {
     /// The sessions, and what they act on.
     pub(self) table: Table,
     pub(self) link_io: Vec<LinkIo>,
+    pub(self) peers: Peers,
+    pub(self) broadcasts: broadcast::Broadcasts,
+    pub(self) streams: streams::Streams,
     /// Sessions whose receive waits for a buffer.
     pub(self) to_receive: VecDeque<(u32, u32)>,
     pub(self) refusals: Vec<close::PendingRefusal>,
@@ -205,6 +218,9 @@ impl Shard {
                 links,
             )),
             link_io,
+            peers: config.peers,
+            broadcasts: broadcast::Broadcasts::default(),
+            streams: streams::Streams::default(),
             to_receive: VecDeque::new(),
             refusals: Vec::new(),
             refusal_lines: config.refusals,

@@ -23,6 +23,10 @@ impl Shard {
         if !completion.more {
             session.io &= !io::ARMED;
         }
+        // It was cancelled, or what it tells of is received by now.
+        if session.io & io::STREAMS != 0 {
+            return;
+        }
         if completion.result.is_err() {
             self.end(slot, generation, Reason::Reset, "the connection broke");
             return;
@@ -77,8 +81,12 @@ impl Shard {
         match completion.result {
             Ok(0) => self.end(slot, generation, Reason::PeerClosed, "the phone closed"),
             Ok(_) => {
+                let talks = self.note_arrival(slot, generation);
                 if let Some(id) = completion.buffer {
                     self.feed(slot, generation, id);
+                }
+                if talks && self.start_stream(slot, generation) {
+                    return;
                 }
                 if completion.sock_nonempty || again {
                     self.want_receive(slot, generation);

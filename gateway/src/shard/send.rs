@@ -31,7 +31,7 @@ impl Shard {
         }
     }
 
-    fn send(&mut self, slot: u32, generation: u32, mut buf: SendBuf) {
+    pub(super) fn send(&mut self, slot: u32, generation: u32, mut buf: SendBuf) {
         for _ in 0..3 {
             match self.ring.send(Slot(slot), buf, Token::new(op::SEND, generation, slot)) {
                 Ok(_) => return,

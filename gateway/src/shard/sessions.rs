@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use proto_wire::close::Reason;
-use proto_wire::frame::{Beat, Call, Class};
+use proto_wire::frame::{self, Beat, Call, Class};
 use proto_wire::names::{Cursor, Route};
 use proto_wire::pb;
 use proto_wire::rpc::method::Method;
 use proto_wire::status::Code;
-use proto_wire_token::{Claims, TokenError};
+use proto_wire_token::{Claims, TICKET_BYTES, TokenError};
 
 use super::counters::Counters;
 use super::slab::Slab;
@@ -218,6 +219,14 @@ impl Owner for Desk {
         self.verifier.verify(token, self.unix_ms / 1000)
     }
 
+    fn resume(&self, ticket: &[u8]) -> Result<Claims, TokenError> {
+        self.verifier.resume(ticket, self.unix_ms / 1000)
+    }
+
+    fn ticket(&self, claims: &Claims, device: u64) -> Option<([u8; TICKET_BYTES], u64)> {
+        self.verifier.ticket(claims, device, self.unix_ms / 1000)
+    }
+
     fn out(&mut self) -> &mut Vec<u8> {
         &mut self.out
     }
@@ -262,6 +271,7 @@ impl Owner for Desk {
         match event {
             Event::Hello => counters.hellos.add(1),
             Event::Anonymous => counters.anonymous.add(1),
+            Event::Resumed => counters.resumed.add(1),
             Event::Beat => counters.beats.add(1),
             Event::Call => counters.calls.add(1),
             Event::CallRefused(code) => {
@@ -315,6 +325,8 @@ pub struct Down<'a> {
     pub wheel: &'a mut Wheel,
     /// Sessions that the logic tier wants closed: the shard does it.
     pub ended: &'a mut Vec<Ended>,
+    /// EVENT frames for all phones of the gateway: the shard hands them to its peers.
+    pub broadcasts: &'a mut Vec<Bytes>,
 }
 
 /// A session that a newer connection of its device replaced, or whose device was logged out.
@@ -362,6 +374,17 @@ impl Downward for Down<'_> {
         }
         self.close_later(&request.replaced);
         stale
+    }
+
+    fn broadcast(&mut self, notice: &[u8]) -> bool {
+        let has_place = self.broadcasts.len() < limits::BROADCASTS_MAX;
+        if has_place {
+            let mut frame = Vec::with_capacity(notice.len() + 4);
+            frame::put_header(&mut frame, frame::kind::EVENT, notice.len());
+            frame.extend_from_slice(notice);
+            self.broadcasts.push(frame.into());
+        }
+        has_place
     }
 
     fn reported(&mut self, reply: &pb::ReportReply) {

@@ -1,6 +1,7 @@
 //! The sessions of a shard without its sockets. What a step leaves for a socket is given back, and whoever owns the
 //! sockets does it: the ring in a shard, virtual time in the simulator.
 
+use bytes::Bytes;
 use proto_wire::close::Reason;
 use proto_wire::frame::{self, next_frame};
 use proto_wire::pb;
@@ -20,6 +21,8 @@ pub struct Table {
     pub desk: Desk,
     /// Sessions that the logic tier wants closed.
     ended: Vec<Ended>,
+    /// EVENT frames for all phones of the gateway.
+    broadcasts: Vec<Bytes>,
 }
 
 /// What a connection did that it may not, and the first bytes of what came last.
@@ -60,7 +63,7 @@ pub enum Output {
 
 impl Table {
     pub fn new(desk: Desk) -> Self {
-        Self { slab: Slab::default(), wheel: Wheel::new(0), desk, ended: Vec::new() }
+        Self { slab: Slab::default(), wheel: Wheel::new(0), desk, ended: Vec::new(), broadcasts: Vec::new() }
     }
 
     /// A connection came into a slot. Gives its generation; HELLO must come within its time.
@@ -214,10 +217,10 @@ impl Table {
 
     /// Runs a step of a link that may bring something down.
     pub fn with_link<R>(&mut self, at: usize, step: impl FnOnce(&mut Link, u64, &mut Down<'_>) -> R) -> R {
-        let Self { desk, slab, wheel, ended } = self;
+        let Self { desk, slab, wheel, ended, broadcasts } = self;
         let mut link = desk.lend_link(at);
         let now_ms = desk.now_ms;
-        let result = step(&mut link, now_ms, &mut Down { desk, slab, wheel, ended });
+        let result = step(&mut link, now_ms, &mut Down { desk, slab, wheel, ended, broadcasts });
         self.desk.take_back(at, link);
         result
     }
@@ -233,6 +236,26 @@ impl Table {
     /// Sessions to be closed because a newer connection of their device is there, or because it was logged out.
     pub fn take_ended(&mut self) -> Vec<Ended> {
         std::mem::take(&mut self.ended)
+    }
+
+    /// Notices for all phones that came down in this turn.
+    pub fn take_broadcasts(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.broadcasts)
+    }
+
+    /// A notice for whoever is in a slot. Gives the generation when the shared frame may be sent as it is, which is in
+    /// flight from here on; who has something on the way gets a copy behind that.
+    pub fn announce(&mut self, slot: u32, frame: &Bytes) -> Option<u32> {
+        let session = self.slab.get_mut(slot).filter(|session| session.state() == State::Live)?;
+        let generation = session.generation;
+        self.desk.counters.broadcast_phones.add(1);
+        let is_idle = session.io & (io::SENDING | io::DIRTY) == 0 && self.desk.waiting_bytes(session) == 0;
+        if is_idle {
+            session.io |= io::SENDING;
+            return Some(generation);
+        }
+        self.with(slot, generation, |_, desk| desk.out().extend_from_slice(frame));
+        None
     }
 }
 

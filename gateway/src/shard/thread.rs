@@ -1,12 +1,12 @@
 //! A shard's thread: pinned, made, run to its end.
 
 use std::net::SocketAddr;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
 
 use gateway_ring::{Doorbell, PinError, pin_current_thread};
 
-use super::{Command, Shard, ShardConfig, ShardError};
+use super::{Command, Mailbox, Shard, ShardConfig, ShardError};
 use crate::limits;
 
 /// Why a shard did not start.
@@ -25,8 +25,7 @@ pub enum SpawnError {
 /// A shard that runs.
 pub struct ShardHandle {
     pub listen: SocketAddr,
-    mailbox: SyncSender<Command>,
-    doorbell: Doorbell,
+    pub mailbox: Mailbox,
     thread: JoinHandle<()>,
 }
 
@@ -59,7 +58,7 @@ pub fn spawn(config: ShardConfig) -> Result<ShardHandle, SpawnError> {
         })
         .map_err(SpawnError::Thread)?;
     let listen = start.recv().map_err(|_| SpawnError::Ended)??;
-    Ok(ShardHandle { listen, mailbox, doorbell, thread })
+    Ok(ShardHandle { listen, mailbox: Mailbox { sender: mailbox, doorbell }, thread })
 }
 
 fn run(shard: &mut Shard, index: u16) {
@@ -82,9 +81,7 @@ fn run(shard: &mut Shard, index: u16) {
 impl ShardHandle {
     /// Puts a command in the shard's mailbox. False when it is full, or the shard is gone.
     pub fn send(&self, command: Command) -> bool {
-        let sent = self.mailbox.try_send(command).is_ok();
-        self.doorbell.ring();
-        sent
+        self.mailbox.send(command)
     }
 
     pub fn has_ended(&self) -> bool {

@@ -46,8 +46,11 @@ impl Shard {
         self.run_timers();
         self.run_life();
         self.run_links();
+        self.spread_broadcasts();
+        self.run_broadcasts();
         self.flush();
         self.issue_receives();
+        self.look_at_streams();
         self.arm_accept();
         self.table.desk.counters.turn(started.elapsed().as_micros() as u64);
         Ok(self.life != Life::Ended)
@@ -83,6 +86,7 @@ impl Shard {
             op::ACCEPT => self.handle_accept(&completion),
             op::POLL => self.handle_poll(&completion),
             op::RECEIVE => self.handle_receive(completion),
+            op::STREAM => self.handle_streamed(completion),
             op::SEND => self.handle_sent(completion),
             op::PEER => self.handle_peer(&completion),
             op::DOORBELL => self.handle_doorbell(),
@@ -118,6 +122,7 @@ impl Shard {
                 }
                 Ok(Command::Stop { grace_ms }) => self.stop(grace_ms),
                 Ok(Command::ReloadKeys(verifier)) => self.table.desk.verifier = verifier,
+                Ok(Command::Broadcast(frame)) => self.begin_broadcast(frame),
                 Err(_) => return,
             }
         }

@@ -4,6 +4,7 @@ mod reports;
 
 use bytes::Bytes;
 use prost::Message;
+use proto_wire::limits::MAX_SKIPPABLE_BODY_BYTES;
 use proto_wire::names::section_of;
 use proto_wire::pb;
 use proto_wire::rpc::callee::{Callee, CalleeConfig, Outcome};
@@ -38,6 +39,8 @@ pub trait Downward {
     fn answer(&mut self, call: PhoneCall, answer: &Answer<'_>);
     /// News for sessions here. Gives the indices of stale routes.
     fn news(&mut self, request: &pb::NotifyRequest) -> Vec<u32>;
+    /// A notice for every phone of the gateway. False: too many are being handed out.
+    fn broadcast(&mut self, notice: &[u8]) -> bool;
     /// A report was acknowledged: who is behind, who was replaced.
     fn reported(&mut self, reply: &pb::ReportReply);
 }
@@ -251,9 +254,29 @@ impl Link {
 
     /// The gateway's own service.
     fn run(&mut self, method: u16, body: &[u8], down: &mut impl Downward) -> Result<Vec<u8>, (Code, String)> {
-        if method != services::gateway::NOTIFY.id {
-            return Err((Code::UnknownMethod, format!("a gateway has no method {method:#06x}")));
+        match method {
+            _ if method == services::gateway::NOTIFY.id => self.run_notify(body, down),
+            _ if method == services::gateway::BROADCAST.id => self.run_broadcast(body, down),
+            _ => Err((Code::UnknownMethod, format!("a gateway has no method {method:#06x}"))),
         }
+    }
+
+    fn run_broadcast(&mut self, body: &[u8], down: &mut impl Downward) -> Result<Vec<u8>, (Code, String)> {
+        let request = pb::BroadcastRequest::decode(body)
+            .map_err(|error| (Code::Invalid, format!("the request cannot be read: {error}")))?;
+        if !self.reports.is_of(request.gateway) {
+            return Err((Code::Unavailable, "this is another gateway".to_owned()));
+        }
+        if request.notice.len() > MAX_SKIPPABLE_BODY_BYTES {
+            return Err((Code::Limit, format!("a notice has at most {MAX_SKIPPABLE_BODY_BYTES} bytes")));
+        }
+        if !down.broadcast(&request.notice) {
+            return Err((Code::Overloaded, "too many notices are being handed out".to_owned()));
+        }
+        Ok(pb::BroadcastReply {}.encode_to_vec())
+    }
+
+    fn run_notify(&mut self, body: &[u8], down: &mut impl Downward) -> Result<Vec<u8>, (Code, String)> {
         let request = pb::NotifyRequest::decode(Bytes::copy_from_slice(body))
             .map_err(|error| (Code::Invalid, format!("the request cannot be read: {error}")))?;
         let here = self.reports.is_addressed(request.gateway, request.shard);

@@ -62,6 +62,10 @@ impl Reports {
         gateway == self.gateway && shard == u32::from(self.shard)
     }
 
+    pub fn is_of(&self, gateway: u64) -> bool {
+        gateway == self.gateway
+    }
+
     /// A session came. Bounded by the sessions there are: each stands here once.
     pub fn push_online(&mut self, slot: u32, generation: u32) {
         self.online.push_back((slot, generation));

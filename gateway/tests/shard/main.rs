@@ -2,7 +2,9 @@
 
 mod backend;
 mod bad_input;
+mod everybody;
 mod phone;
+mod streams;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -55,6 +57,7 @@ impl Stage {
             verifier: Arc::new(verifier),
             counters: Arc::clone(&counters),
             refusals,
+            peers: Default::default(),
             seed: 1,
         })
         .expect("a shard starts");

@@ -127,7 +127,10 @@ fn who_is_behind_is_told_and_who_was_replaced_is_closed() {
     };
     backend.answer(&call, &reply.encode_to_vec());
     assert_eq!(phone.frame().expect("a notify").0, frame::kind::NOTIFY);
-    let reply = pb::ReportReply { replaced: vec![pb::Replaced { slot, generation }], ..acknowledged() };
+    let reply = pb::ReportReply {
+        replaced: vec![pb::Replaced { slot, generation, ..Default::default() }],
+        ..acknowledged()
+    };
     let other = Phone::welcomed(stage.listen, &stage.token(6));
     backend.report(&reply);
     assert_eq!(phone.end(), End::Close(Reason::Replaced as u32));
@@ -140,8 +143,8 @@ fn a_session_that_was_replaced_elsewhere_is_closed_by_news() {
     let mut backend = stage.backend.accept();
     let phone = Phone::welcomed(stage.listen, &stage.token(5));
     let online = next_online(&mut backend);
-    let gone = pb::Replaced { slot: online.slot, generation: online.generation + 1 };
-    let here = pb::Replaced { slot: online.slot, generation: online.generation };
+    let gone = pb::Replaced { slot: online.slot, generation: online.generation + 1, ..Default::default() };
+    let here = pb::Replaced { slot: online.slot, generation: online.generation, ..Default::default() };
     let told = pb::NotifyRequest { replaced: vec![gone, here], ..request(vec![]) };
     assert!(backend.notify(&told).is_empty());
     assert_eq!(phone.end(), End::Close(Reason::Replaced as u32));

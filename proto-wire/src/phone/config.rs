@@ -13,8 +13,8 @@ pub struct PhoneConfig {
     pub network_operator: u64,
     /// Beats at this interval, whatever WELCOME says.
     pub heartbeat_override_ms: Option<u32>,
-    /// Pull after the very first WELCOME too. A server tells a phone that is behind by itself, so this only
-    /// saves waiting for it.
+    /// Pull after the very first WELCOME. A server tells a phone that is behind by itself, at the first connect as at
+    /// any other, so this only saves waiting for it.
     pub sync_on_connect: bool,
     /// From `Connect` until the owner says that the socket is open.
     pub connect_timeout_ms: u64,

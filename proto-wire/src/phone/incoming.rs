@@ -118,8 +118,11 @@ impl Phone {
         self.server_offset_ms = Some(welcome.server_time_ms.wrapping_sub(self.now_ms) as i64);
         if welcome.ticket.len() <= limits::MAX_TICKET_BYTES {
             self.ticket = Box::from(&welcome.ticket[..]);
+            self.ticket_until_ms = self.now_ms + u64::from(welcome.ticket_good_s) * 1_000;
         }
-        if welcome.user != 0 && (self.stats.welcomes > 0 || self.config.sync_on_connect) {
+        // Of what a phone does not know of the server tells it by itself: a storm of those that come back asks nothing.
+        let asks = self.sync.is_behind() || (self.stats.welcomes == 0 && self.config.sync_on_connect);
+        if welcome.user != 0 && asks {
             self.sync.want_pull();
         }
         self.stats.welcomes += 1;
@@ -162,6 +165,9 @@ impl Phone {
     fn handle_close(&mut self, close: pb::Close) -> Result<(), Stop> {
         let code = u16::try_from(close.code).unwrap_or(u16::MAX);
         self.to = address(close.to);
+        if code == Reason::Ticket as u16 {
+            self.ticket = Box::default();
+        }
         let asked_ms = (close.reconnect_after_ms > 0).then_some(u64::from(close.reconnect_after_ms));
         let after = if Reason::code_is_terminal(code) { After::Stay } else { After::Return(asked_ms) };
         self.end(CloseReason::Server(code), close.text, after);

@@ -39,8 +39,9 @@ pub struct Phone {
     config: Arc<PhoneConfig>,
     device: u64,
     token: Box<[u8]>,
-    /// From the last WELCOME, for the next HELLO.
+    /// From the last WELCOME, for the next HELLO; good until then.
     ticket: Box<[u8]>,
+    ticket_until_ms: u64,
     /// Where GOAWAY or CLOSE sent this phone; used once.
     to: Option<Box<str>>,
     /// The latest time that anyone told.
@@ -68,6 +69,7 @@ impl Phone {
             device: device.id,
             token: device.token,
             ticket: Box::default(),
+            ticket_until_ms: 0,
             to: None,
             now_ms: 0,
             server_offset_ms: None,
@@ -142,6 +144,8 @@ impl Phone {
     /// Another token, for the next HELLO.
     pub fn set_token(&mut self, token: Box<[u8]>) {
         self.token = token;
+        // It may be another user's.
+        self.ticket = Box::default();
     }
 
     /// The socket is open.
@@ -285,10 +289,15 @@ impl Phone {
 
     fn put_hello(&mut self, out: &mut Vec<u8>) {
         let applied = self.sync.applied_for_hello();
+        // One of the two: a ticket spares the server a signature, and the network the token's bytes.
+        if self.ticket_until_ms <= self.now_ms {
+            self.ticket = Box::default();
+        }
+        let token = if self.ticket.is_empty() { &self.token[..] } else { &[] };
         let hello = pb::Hello {
             version_major: frame::VERSION_MAJOR,
             version_minor: frame::VERSION_MINOR,
-            token: Bytes::copy_from_slice(&self.token),
+            token: Bytes::copy_from_slice(token),
             device: self.device,
             counter: self.link.counter,
             applied: Some(pb::Cursor { log_epoch: applied.log_epoch, number: applied.number }),

@@ -115,6 +115,11 @@ impl Sync {
         }
     }
 
+    /// It knows of something that it has not: a number, or the rest of a snapshot.
+    pub fn is_behind(&self) -> bool {
+        self.newest > self.cursor || !self.snapshot_at.is_empty()
+    }
+
     pub fn want_pull(&mut self) {
         match &mut self.pull {
             Pull::No | Pull::Wanted { .. } => self.pull = Pull::Wanted { not_before_ms: 0 },

@@ -47,6 +47,7 @@ enum Value {
         ticket: Hex,
         alternates: Vec<String>,
         user: U64,
+        ticket_good_s: u32,
     },
     Beat {
         applied: Option<Cursor>,
@@ -153,6 +154,7 @@ fn cases() -> Vec<(&'static str, Value)> {
                 ticket: Hex(b"ticket".to_vec()),
                 alternates: vec!["b.example:7600".to_owned()],
                 user: U64(7),
+                ticket_good_s: 43_200,
             },
         ),
         ("call", call(1, 0, 5_000, None, b"\x0a\x05hello")),
@@ -352,6 +354,7 @@ fn put_message(value: &Value, out: &mut Vec<u8>) {
             ticket,
             alternates,
             user,
+            ticket_good_s,
         } => {
             let welcome = pb::Welcome {
                 version_major: *version_major,
@@ -363,6 +366,7 @@ fn put_message(value: &Value, out: &mut Vec<u8>) {
                 ticket: bytes(ticket),
                 alternates: alternates.clone(),
                 user: user.0,
+                ticket_good_s: *ticket_good_s,
             };
             frame::put_message(out, kind::WELCOME, &welcome);
         }
@@ -420,6 +424,7 @@ fn read(bytes: &[u8]) -> Value {
                 ticket: Hex::from(&welcome.ticket[..]),
                 alternates: welcome.alternates,
                 user: U64(welcome.user),
+                ticket_good_s: welcome.ticket_good_s,
             }
         }
         kind::BEAT => Value::Beat { applied: Beat::parse(body).expect("a beat").applied.map(Cursor::from) },

@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod issuer;
+mod ticket;
 mod verifier;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use issuer::IssuerKey;
+pub use ticket::{TICKET_BYTES, TicketKeys};
 pub use verifier::Verifier;
 
 /// Maxima, and why they are what they are.
@@ -21,6 +23,11 @@ pub mod limits {
     pub const MAX_KEYS: usize = 16;
     /// How far the issuer's clock may be ahead of the verifier's.
     pub const CLOCK_SKEW_S: u64 = 60;
+    /// The root of the keys of resume tickets.
+    pub const TICKET_KEY_BYTES: usize = 32;
+    /// A ticket is good for the rest of its epoch and the next: long enough for a phone that sleeps through a
+    /// night, short enough that a stolen one is soon worth nothing.
+    pub const TICKET_EPOCH_S: u64 = 12 * 3600;
 }
 
 /// What a token says.
@@ -41,6 +48,38 @@ pub struct Claims {
 /// Checks tokens. A trait, so that a gateway may be given another way to know its users.
 pub trait Verify {
     fn verify(&self, token: &[u8], now_s: u64) -> Result<Claims, TokenError>;
+
+    /// A ticket for the next HELLO of a device whose claims were found good, and for how many seconds it is.
+    /// None: there are no tickets here.
+    fn ticket(&self, _claims: &Claims, _device: u64, _now_s: u64) -> Option<([u8; TICKET_BYTES], u64)> {
+        None
+    }
+
+    /// What a ticket says.
+    fn resume(&self, _ticket: &[u8], _now_s: u64) -> Result<Claims, TokenError> {
+        Err(TokenError::Signature)
+    }
+}
+
+/// Knows users by the tokens of an issuer, and by the tickets that gateways with the same root key gave.
+#[derive(Debug)]
+pub struct Resuming<V> {
+    pub tokens: V,
+    pub tickets: TicketKeys,
+}
+
+impl<V: Verify> Verify for Resuming<V> {
+    fn verify(&self, token: &[u8], now_s: u64) -> Result<Claims, TokenError> {
+        self.tokens.verify(token, now_s)
+    }
+
+    fn ticket(&self, claims: &Claims, device: u64, now_s: u64) -> Option<([u8; TICKET_BYTES], u64)> {
+        Some((self.tickets.mint(claims, device, now_s), TicketKeys::good_for_s(claims, now_s)))
+    }
+
+    fn resume(&self, ticket: &[u8], now_s: u64) -> Result<Claims, TokenError> {
+        self.tickets.verify(ticket, now_s)
+    }
 }
 
 /// Why a token is refused.
@@ -67,10 +106,12 @@ pub enum KeyError {
     Pem,
     #[error("this PEM block is no Ed25519 key of the kind expected here")]
     Kind,
-    #[error("there is no public key to verify with")]
+    #[error("there is no key in it")]
     None,
-    #[error("there are more than {max} public keys", max = limits::MAX_KEYS)]
+    #[error("there are more than {max} keys", max = limits::MAX_KEYS)]
     TooMany,
+    #[error("a ticket key is 64 hex digits, one key a line")]
+    Ticket,
 }
 
 /// The claims as they stand in JSON. Ids are decimal strings: a JSON number holds only 53 bits everywhere.

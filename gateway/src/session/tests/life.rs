@@ -125,3 +125,41 @@ fn a_beat_is_answered_with_a_beat() {
     beat(&mut session, &mut notes, None, 5);
     assert_eq!((notes.beats, notes.out.len()), (1, 0));
 }
+
+/// A HELLO of device 7 with a ticket and perhaps a token.
+fn returning(ticket: &str, token: &str) -> Vec<u8> {
+    use prost::Message;
+    let (ticket, token) = (ticket.to_owned().into_bytes().into(), token.to_owned().into_bytes().into());
+    pb::Hello { version_major: 1, device: 7, ticket, token, ..Default::default() }.encode_to_vec()
+}
+
+#[test]
+fn a_ticket_stands_for_the_token() {
+    use prost::Message;
+    let (mut notes, mut session) = (Notes::new(), Session::new(1, 0));
+    give(&mut session, &mut notes, frame::kind::HELLO, &returning("ticket7", ""), 0).expect("welcome");
+    let (_, body) = notes.sent().remove(0);
+    let welcome = pb::Welcome::decode(&body[..]).expect("a WELCOME");
+    assert_eq!((welcome.user, &welcome.ticket[..2], welcome.ticket_good_s), (5, &[5, 7][..], 99));
+    assert_eq!((session.state(), notes.online), (State::Live, 1));
+    assert!(notes.events.contains(&Event::Resumed));
+}
+
+#[test]
+fn a_ticket_that_is_not_good_asks_for_the_token() {
+    let mut notes = Notes::new();
+    for ticket in ["forged", "ticket8"] {
+        let mut session = Session::new(1, 0);
+        let hello = returning(ticket, "");
+        let refusal = give(&mut session, &mut notes, frame::kind::HELLO, &hello, 0).expect_err("refused");
+        assert_eq!(refusal.reason, Reason::Ticket, "{ticket}");
+        assert!(!Reason::Ticket.is_terminal() && notes.online == 0 && notes.sent().is_empty());
+    }
+    let mut session = Session::new(1, 0);
+    give(&mut session, &mut notes, frame::kind::HELLO, &returning("ticket8", "6"), 0).expect("by its token");
+    assert_eq!((session.user, notes.events.contains(&Event::Resumed)), (6, false));
+    let mut session = Session::new(1, 0);
+    let hello = returning("ticket8", "nobody");
+    let refusal = give(&mut session, &mut notes, frame::kind::HELLO, &hello, 0).expect_err("neither");
+    assert_eq!(refusal.reason, Reason::BadToken);
+}

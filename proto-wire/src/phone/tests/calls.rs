@@ -78,7 +78,7 @@ fn a_call_that_was_given_up_keeps_its_place_until_its_answer_comes() {
     bench.run_until(4_000, true);
     bench.connect();
     let calls = bench.take_sent().into_iter().filter(|sent| matches!(sent, Sent::Call { .. })).count();
-    assert_eq!(calls, 3, "both calls, and a pull");
+    assert_eq!(calls, 2, "both calls");
 }
 
 #[test]

@@ -168,6 +168,7 @@ fn welcome() -> pb::Welcome {
         ticket: Bytes::from_static(b"ticket"),
         alternates: vec![],
         user: 42,
+        ticket_good_s: 3_600,
     }
 }
 
