@@ -16,10 +16,23 @@ pub const MAX_KEY_BYTES: usize = u16::MAX as usize;
 /// Partitions of a store: more than cores that one process will drive.
 pub const MAX_PARTITIONS: u16 = 256;
 
-/// Memtable of one partition. The engine stalls writers at four sealed ones, so a partition's memtables
-/// take five times this, but for what is written during a merge: the engine's only worker seals them too, and while
-/// it merges the open one grows, and the journal with it. With raw appends as fast as they went, 1.2 GB.
+/// Memtable of one partition. One is open and some are sealed, so a partition's memtables take
+/// [`MAX_SEALED_MEMTABLES`] and one of these, and as many group commits: 80 MB.
 pub const MEMTABLE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Sealed memtables of a partition with which its commits wait. One fills while another is written and two are slack
+/// for a slow disk. The engine halts commits at four, and looks again after 100 ms only.
+pub const MAX_SEALED_MEMTABLES: usize = 3;
+
+/// Tables of a partition that are not merged, with which its commits wait until a merge has ended. A read looks into
+/// each of them. The engine halts commits at 30; a table or two may come while a commit is on its way.
+pub const MAX_UNMERGED_TABLES: usize = 28;
+
+/// How often a commit that waits looks again: small beside the 100 ms that the writing of a memtable takes.
+pub const HELD_LOOK_EVERY_MS: u64 = 5;
+
+/// A commit that waited so long is told: calls begin to run into their deadlines.
+pub const TELL_HELD_MS: u64 = 1_000;
 
 /// Cache of blocks read from disk, for all partitions together.
 pub const CACHE_BYTES: u64 = 32 * 1024 * 1024;
@@ -45,8 +58,7 @@ pub const ROOM_LOOK_SELDOM_MS: u64 = 2_000;
 /// Journals are read as they are when they hold less than this, or less than this that is in tables: 700 rows.
 pub const TRIM_BYTES: u64 = 64 * 1024;
 
-/// Threads of the engine that write tables and merge them, a partition. With two, the first spins while
-/// the second merges; with one, neither is a memtable sealed nor a table written until a merge has ended. What has
-/// gathered then is sealed and written at once, and commits wait for it when there are four: 64 ms in 99.9 % at 5 000
-/// appends a second, 1.5 s at the highest rate that the machine does. There is no bound.
-pub const WORKER_THREADS: usize = 1;
+/// Threads of the engine that write tables and merge them, a partition. The first writes tables only; while all
+/// others merge it passes the requests to merge round and round, and spins. With two that is during each merge, with
+/// three when two parts of the tree are merged at once. With one no table is written during a merge.
+pub const WORKER_THREADS: usize = 3;

@@ -2,8 +2,8 @@
 //! one that meets a full disk ends the engine, though nothing was lost.
 //!
 //! The engine asks a filter about every row of a merge, with no lock held: that is where a merge can wait. Meanwhile
-//! no memtable is sealed and no table written: what duties still commit, while writes are refused, stays in memory and
-//! in the journal; reads go on.
+//! memtables are still written to tables: what duties still commit, while writes are refused, takes of the reserve until
+//! commits wait for the merge as well (`pace.rs`); reads go on.
 
 use std::path::PathBuf;
 use std::sync::Arc;

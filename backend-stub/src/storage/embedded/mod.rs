@@ -10,9 +10,12 @@ mod directory;
 mod journal;
 mod merges;
 mod owner;
+mod pace;
 mod reader;
 mod room;
 mod said;
+#[cfg(test)]
+mod tests;
 mod trim;
 mod writer;
 
@@ -30,6 +33,8 @@ pub use self::compact::compact;
 use self::directory::{Directory, Version};
 use self::merges::{Filters, Merges};
 use self::owner::Owner;
+use self::pace::Pace;
+pub use self::pace::Waited;
 use self::room::Room;
 use super::{Batch, ChangeLog, Completion, Full, Read, Wake, limits};
 
@@ -41,6 +46,7 @@ pub struct Options {
     pub partitions: u16,
     /// Of a new store: one that is restored begins another.
     pub log_epoch: u32,
+    /// A partition has one open and [`limits::MAX_SEALED_MEMTABLES`] sealed ones at most.
     pub memtable_bytes: u64,
     pub cache_bytes: u64,
     /// Threads of the engine that write tables and merge them.
@@ -121,6 +127,7 @@ pub struct Embedded {
 struct Partition {
     batches: Option<SyncSender<Batch>>,
     reads: Option<SyncSender<Read>>,
+    pace: Arc<Pace>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -170,8 +177,8 @@ impl Embedded {
             let (database, keyspace) =
                 open_engine(&path, options, directory.partitions, Some(&merges), &mut opened.cut)?;
             let owner = Owner::of(&directory);
-            let partition =
-                Partition::start(index, database, keyspace, owner, &done, wake(index), wake(index));
+            let pace = Arc::new(Pace::new(database, keyspace, options.memtable_bytes));
+            let partition = Partition::start(index, pace, owner, &done, wake(index), wake(index));
             partitions.push(partition.map_err(|cause| OpenError::Io { dir: options.dir.clone(), cause })?);
         }
         let room = Room::watch(options.dir.clone(), options.reserve_bytes)
@@ -216,8 +223,7 @@ fn open_engine(
 impl Partition {
     fn start(
         index: u16,
-        database: Database,
-        keyspace: Keyspace,
+        pace: Arc<Pace>,
         owner: Owner,
         done: &Arc<Done>,
         writer_wake: Wake,
@@ -226,14 +232,13 @@ impl Partition {
         let (batches, batches_in) = sync_channel(limits::MAX_WAITING_BATCHES);
         let (reads, reads_in) = sync_channel(limits::MAX_WAITING_READS);
         let reader = reader::Reader {
-            keyspace: keyspace.clone(),
+            keyspace: pace.keyspace.clone(),
             reads: reads_in,
             done: done.clone(),
             wake: reader_wake,
         };
         let writer = writer::Writer {
-            database,
-            keyspace,
+            pace: pace.clone(),
             owner,
             batches: batches_in,
             done: done.clone(),
@@ -243,7 +248,7 @@ impl Partition {
             thread::Builder::new().name(format!("store-write-{index}")).spawn(move || writer.run())?,
             thread::Builder::new().name(format!("store-read-{index}")).spawn(move || reader.run())?,
         ];
-        Ok(Self { batches: Some(batches), reads: Some(reads), threads })
+        Ok(Self { batches: Some(batches), reads: Some(reads), pace, threads })
     }
 }
 
@@ -251,6 +256,13 @@ impl Embedded {
     /// Merges that wait for room on the disk.
     pub fn merges_waiting(&self) -> usize {
         self.merges.waiting()
+    }
+
+    /// How far commits had to wait for the engine, in all partitions since the store was opened.
+    pub fn waited(&self) -> Waited {
+        let mut waited = Waited::default();
+        self.partitions.iter().for_each(|partition| partition.pace.add_to(&mut waited));
+        waited
     }
 }
 

@@ -4,16 +4,16 @@ use std::process;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
-use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode};
+use fjall::{OwnedWriteBatch, PersistMode};
 
 use super::super::{Batch, Completion, Wake, limits};
 use super::Done;
 use super::owner::Owner;
+use super::pace::Pace;
 use crate::plant::{Fault, planted};
 
 pub(super) struct Writer {
-    pub database: Database,
-    pub keyspace: Keyspace,
+    pub pace: Arc<Pace>,
     pub owner: Owner,
     pub batches: Receiver<Batch>,
     pub done: Arc<Done>,
@@ -25,9 +25,16 @@ impl Writer {
     pub fn run(mut self) {
         let mut ended = Vec::new();
         while let Ok(first) = self.batches.recv() {
+            if let Err(error) = self.pace.wait() {
+                stop(&error);
+            }
             self.commit(first, &mut ended);
             self.done.push(ended.drain(..));
             (self.wake)();
+            // Behind the acknowledgement: nobody waits for it.
+            if let Err(error) = self.pace.seal() {
+                stop(&error);
+            }
         }
     }
 
@@ -35,7 +42,7 @@ impl Writer {
     fn commit(&mut self, first: Batch, ended: &mut Vec<Completion>) {
         let claimed = self.owner.claimed();
         let durability = (!planted(Fault::CommitUnsynced)).then_some(PersistMode::SyncData);
-        let mut group = self.database.batch().durability(durability);
+        let mut group = self.pace.database.batch().durability(durability);
         let mut bytes = 0;
         let mut next = Some(first);
         while let Some(batch) = next {
@@ -58,8 +65,8 @@ impl Writer {
     fn put(&self, batch: &Batch, group: &mut OwnedWriteBatch) {
         for (key, value) in batch.iter() {
             match value {
-                Some(value) => group.insert(&self.keyspace, key, value),
-                None => group.remove(&self.keyspace, key),
+                Some(value) => group.insert(&self.pace.keyspace, key, value),
+                None => group.remove(&self.pace.keyspace, key),
             }
         }
     }

@@ -1,0 +1,101 @@
+//! Commits keep pace with the engine, so that its memory and its journal have a bound.
+//!
+//! The engine's own threads seal a full memtable, write it to a table and merge tables. When they are at something else
+//! the open memtable would grow, and the journal with it; and each commit would ask them to seal it, until their queue
+//! is full, where one of them can wait for itself for ever. So the writer seals its memtable itself, and waits before
+//! the next commit while too many sealed ones, or too many tables that are not merged, have gathered. The engine halts
+//! commits as well, a little later, without a word.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fjall::{AbstractTree as _, Database, Keyspace, PersistMode};
+
+use super::super::limits;
+
+/// A partition's engine, and what its writer has waited for it.
+pub(super) struct Pace {
+    pub database: Database,
+    pub keyspace: Keyspace,
+    /// The open memtable is sealed when it holds more.
+    memtable_bytes: u64,
+    commits: AtomicU64,
+    us: AtomicU64,
+    waits: AtomicBool,
+}
+
+/// How far commits had to wait for the engine, and for what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waited {
+    /// Group commits that waited.
+    pub commits: u64,
+    pub ms: u64,
+    /// One waits at this moment.
+    pub now: bool,
+    /// In memtables, open and sealed.
+    pub memtable_bytes: u64,
+    pub sealed_memtables: usize,
+    pub unmerged_tables: usize,
+}
+
+impl Pace {
+    pub fn new(database: Database, keyspace: Keyspace, memtable_bytes: u64) -> Self {
+        let (commits, us, waits) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        Self { database, keyspace, memtable_bytes, commits, us, waits }
+    }
+
+    pub fn add_to(&self, waited: &mut Waited) {
+        waited.commits += self.commits.load(Ordering::Relaxed);
+        waited.ms += self.us.load(Ordering::Relaxed) / 1000;
+        waited.now |= self.waits.load(Ordering::Relaxed);
+        waited.memtable_bytes += self.database.write_buffer_size();
+        waited.sealed_memtables += self.keyspace.tree.sealed_memtable_count();
+        waited.unmerged_tables += self.keyspace.tree.l0_run_count();
+    }
+
+    /// Waits until the engine can take a commit. An error is the engine's: it has ended.
+    pub fn wait(&self) -> Result<(), fjall::Error> {
+        if !self.is_behind() {
+            return Ok(());
+        }
+        let since = Instant::now();
+        let mut told = false;
+        self.waits.store(true, Ordering::Relaxed);
+        while self.is_behind() {
+            // Says whether the engine still lives: one that has ended never catches up.
+            self.database.persist(PersistMode::Buffer)?;
+            if !told && since.elapsed() >= Duration::from_millis(limits::TELL_HELD_MS) {
+                told = true;
+                eprintln!(
+                    "moorgate: commits of the store wait: {} memtables are not in tables yet and {} tables are not merged; \
+                     they go on by themselves when the disk has caught up",
+                    self.keyspace.tree.sealed_memtable_count(),
+                    self.keyspace.tree.l0_run_count()
+                );
+            }
+            thread::sleep(Duration::from_millis(limits::HELD_LOOK_EVERY_MS));
+        }
+        let us = since.elapsed().as_micros() as u64;
+        self.waits.store(false, Ordering::Relaxed);
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.us.fetch_add(us, Ordering::Relaxed);
+        if told {
+            eprintln!("moorgate: commits of the store go on after {} ms", us / 1000);
+        }
+        Ok(())
+    }
+
+    /// Seals the open memtable when it is full; the engine's threads write it to a table.
+    pub fn seal(&self) -> Result<(), fjall::Error> {
+        if self.keyspace.tree.active_memtable().size() > self.memtable_bytes {
+            self.keyspace.rotate_memtable()?;
+        }
+        Ok(())
+    }
+
+    fn is_behind(&self) -> bool {
+        self.keyspace.tree.sealed_memtable_count() >= limits::MAX_SEALED_MEMTABLES
+            || self.keyspace.tree.l0_run_count() >= limits::MAX_UNMERGED_TABLES
+    }
+}
