@@ -1,5 +1,5 @@
 //! How many TCP connections the kernel has established on a port, whoever holds them, and whether or not they were
-//! accepted. Asked over NETLINK_SOCK_DIAG (sock_diag(7)), which `ss` uses too: a million of them take about a second, so
+//! accepted. Asked over NETLINK_SOCK_DIAG (sock_diag(7)), which `ss` uses too: the kernel walks all of them, so
 //! this is for looking now and then.
 
 use std::net::IpAddr;

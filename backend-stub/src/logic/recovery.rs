@@ -10,6 +10,8 @@
 //! it: the duties of its section, whose users write nothing meanwhile, or the messages of its group. Stuck ones are tried
 //! again from time to time, and are dead letters in the end.
 
+mod queries;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
@@ -23,9 +25,10 @@ use super::core::{Core, Purpose};
 use super::duty::{StoredDuty, StoredTask};
 use super::groups::by_section;
 use super::outbox::{Duty, Fanout, Task, body_of_row};
-use super::values::{Body, GroupMeta, decode_number};
+use super::values::{Body, GroupMeta};
 use super::{keys, limits};
 use crate::storage::{Query, ReadError, Rows, partition_of};
+use queries::{duties_after, message_queries, remembered};
 
 /// Duties that are checked with one read.
 const CHUNK: usize = 128;
@@ -550,58 +553,4 @@ impl Core {
             sections.iter().map(|section| (*section, Query::Get(memory(*section).to_vec()))).collect();
         self.gather(Step::Landed { found, body, members, sections }, queries, 0);
     }
-}
-
-fn duties_after(section: u16, sequence: u64) -> Query {
-    Query::Scan {
-        from: keys::duty(section, sequence + 1).to_vec(),
-        to: keys::duty(section, u64::MAX).to_vec(),
-        max_rows: limits::RECOVERY_ROWS,
-        max_bytes: u32::MAX,
-        reverse: false,
-    }
-}
-
-/// What the receiver remembers of the origin, and the sender's row: with their sections.
-fn message_queries(task: &StoredTask) -> [(u16, Query); 2] {
-    let get = |section, key: keys::Key| (section, Query::Get(key.to_vec()));
-    match task {
-        StoredTask::User { receiver, sender, number }
-        | StoredTask::Group { group: receiver, sender, number } => {
-            let section = section_of(*receiver);
-            [
-                get(section, keys::origin(section, *receiver, *sender)),
-                get(section_of(*sender), keys::row(*sender, *number)),
-            ]
-        }
-        StoredTask::Peer { receiver, sender, .. } | StoredTask::Receipt { receiver, sender, .. } => {
-            let section = section_of(*receiver);
-            let memory = get(section, keys::origin(section, *receiver, *sender));
-            [memory.clone(), memory]
-        }
-        StoredTask::Member { receiver, group, number } => {
-            let (section, home) = (section_of(*receiver), section_of(*group));
-            [
-                get(section, keys::origin(section, *receiver, *group)),
-                get(home, keys::body(home, *group, *number)),
-            ]
-        }
-        StoredTask::Reference { receiver, author, .. } => {
-            let memory = get(section_of(*receiver), keys::seen(*receiver, *author));
-            [memory.clone(), memory]
-        }
-        StoredTask::Moment { author, moment, .. } => {
-            let head = get(section_of(*author), keys::moment(*author, *moment));
-            [head.clone(), head]
-        }
-        StoredTask::Create { group, .. } | StoredTask::Fanout { group, .. } => {
-            let section = section_of(*group);
-            [get(section, keys::group(*group, 1)), get(section, keys::group(*group, 1))]
-        }
-    }
-}
-
-/// The number in a memory of an origin; 0: none.
-fn remembered(rows: &Rows) -> u64 {
-    rows.value().and_then(|value| decode_number(value).ok()).unwrap_or(0)
 }

@@ -44,7 +44,7 @@ impl Bytes {
     }
 }
 
-/// The kernel's count of our connections, not older than [`FRESH`]: a million take it about a second.
+/// The kernel's count of our connections, not older than [`FRESH`]: with many connections it takes the kernel a while (not measured).
 #[derive(Debug, Default)]
 pub struct Unknown(Mutex<Option<(Instant, Option<i64>)>>);
 
