@@ -24,6 +24,8 @@ use crate::storage::{Query, ReadError, Rows};
 #[derive(Default)]
 pub(super) struct Uploads {
     pending: AHashMap<(u64, [u8; 16]), Pending>,
+    /// How many of a user's the disk is asked about; only users that have any.
+    asked: AHashMap<Place, u32>,
 }
 
 struct Pending {
@@ -190,17 +192,16 @@ impl Core {
         let pending = Pending { hash, answer: None, first: token, via, repeats: Vec::new() };
         self.uploads.pending.insert(key, pending);
         user.pins += 1;
-        // An id that was created after every applied one was never applied. Only others cost a read.
+        // An id that was created after every applied one was never applied. Only others cost a read, and what comes
+        // behind one that is read: a user's uploads keep their order.
         let created_ms = UploadId(id).created_ms();
-        if created_ms > user.last_upload_ms {
-            user.last_upload_ms = created_ms;
-            Begun::New
-        } else {
-            Begun::Ask
-        }
+        let is_new = created_ms > user.last_upload_ms;
+        user.last_upload_ms = user.last_upload_ms.max(created_ms);
+        if is_new && !self.uploads.asked.contains_key(&place) { Begun::New } else { Begun::Ask }
     }
 
     pub(super) fn ask_upload(&mut self, upload: CheckedUpload) {
+        *self.uploads.asked.entry(upload.user).or_default() += 1;
         let partition = self.partition(section_of(upload.user_id));
         let query = Query::Get(keys::upload(upload.user_id, &upload.id).to_vec());
         self.read(partition, vec![query], Purpose::Upload(Box::new(upload)));
@@ -213,6 +214,12 @@ impl Core {
         answer: Result<Vec<Rows>, ReadError>,
     ) {
         let CheckedUpload { user, user_id, id, what } = upload;
+        if let Some(asked) = self.uploads.asked.get_mut(&user) {
+            *asked -= 1;
+            if *asked == 0 {
+                self.uploads.asked.remove(&user);
+            }
+        }
         let stored = answer.map(|rows| rows.first().and_then(Rows::value).map(|value| Upload::decode(value)));
         match stored {
             Ok(None) => match what {

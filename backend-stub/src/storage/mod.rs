@@ -32,7 +32,7 @@ pub trait ChangeLog {
     /// Asks for an atomic, durable commit. Refuses when too many batches wait.
     fn submit(&mut self, partition: u16, batch: Batch) -> Result<(), Full<Batch>>;
 
-    /// Asks for rows. Refuses when too many reads wait.
+    /// Asks for rows. Refuses when too many reads wait. A partition's reads are answered in the order of the asking.
     fn read(&mut self, partition: u16, read: Read) -> Result<(), Full<Read>>;
 
     /// Appends what has ended. Never blocks.

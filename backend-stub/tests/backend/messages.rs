@@ -102,8 +102,11 @@ fn a_send_that_is_repeated_is_applied_once() {
 fn many_sends_at_once_arrive_in_order() {
     let backend = Backend::start();
     let mut client = Client::connect(backend.addr());
+    // Many ids of one millisecond, for which the disk is asked, and some of later ones, which are new without asking.
+    let created_ms = upload_id(0).created_ms();
+    let id = |n: u8| UploadId::new(created_ms + u64::from(n / 50), [n; 10]);
     let calls: Vec<u64> = (0..200)
-        .map(|n| client.begin(&messages::SEND, phone(10), &text(upload_id(n), 20, &n.to_string())))
+        .map(|n| client.begin(&messages::SEND, phone(10), &text(id(n), 20, &n.to_string())))
         .collect();
     for call in calls {
         assert_eq!(client.wait(call).code, Code::Ok);

@@ -96,6 +96,27 @@ fn old_and_future_uploads_and_bad_requests_are_refused() {
     assert_eq!(world.store.rows().count(), 0);
 }
 
+/// For some ids the disk is asked, for others not: still what a phone sends without waiting keeps its order.
+#[test]
+fn an_upload_whose_id_is_surely_new_does_not_overtake_one_that_is_looked_up() {
+    let mut world = World::new(1, 1 << 20);
+    world.send(1, 2, [1; 10], "first");
+    world.run();
+    world.send(1, 2, [2; 10], "looked up");
+    world.at.unix_ms += 1;
+    world.send(1, 2, [3; 10], "new");
+    world.send(1, 2, [4; 10], "looked up as well");
+    world.at.unix_ms += 1;
+    world.run();
+    world.send(1, 2, [5; 10], "new again");
+    world.turn();
+    assert_eq!(world.store.waiting_reads(0), 0, "nothing is looked up any more");
+    world.run();
+    let log = world.log(2, 0);
+    let texts: Vec<&str> = log.iter().map(text).collect();
+    assert_eq!(texts, ["first", "looked up", "new", "looked up as well", "new again"]);
+}
+
 #[test]
 fn members_see_the_group_and_one_order() {
     let mut world = World::new(1, 0);
