@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::limits;
 use crate::measure::Arrival;
-use crate::servers::Cores;
+use crate::servers::{Cores, StormCores};
 use crate::session::Place;
 use crate::sources::Sources;
 
@@ -217,6 +217,9 @@ pub struct StormArgs {
     /// Their calls a second, together.
     #[arg(long, value_name = "R", default_value_t = 500.0, value_parser = rate)]
     pub rate: f64,
+    /// Cores of the gateway beside it and of the threads of its phones, as 1,2; without: planned.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub healthy_cores: Vec<usize>,
     #[command(flatten)]
     pub place: PlaceArgs,
 }
@@ -227,7 +230,11 @@ impl StormArgs {
         if !place.spawn {
             return Err("a storm kills its gateway, so it starts its own: say --spawn".to_owned());
         }
-        place.second_gateway = true;
+        let planned = StormCores::plan(&gateway_ring::available_cores());
+        let healthy =
+            if self.healthy_cores.is_empty() { planned.healthy } else { self.healthy_cores.clone() };
+        place.cores.get_or_insert(planned.stormed);
+        place.second_gateway = Some(healthy);
         let (connections, healthy, rate) = (self.connections, self.healthy, self.rate);
         Ok(crate::storm::StormOptions { connections, healthy, rate, place })
     }
@@ -306,7 +313,7 @@ impl PlaceArgs {
             seed: self.seed,
             sources: self.source.clone().unwrap_or_default(),
             no_tui: self.no_tui,
-            second_gateway: false,
+            second_gateway: None,
         })
     }
 }

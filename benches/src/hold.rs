@@ -248,6 +248,7 @@ pub fn run(options: &HoldOptions) -> Result<HoldReport, RunError> {
         receive: Receive::Poll,
         cores: session.cores.bench.clone(),
         threads: 1,
+        niceness: 0,
         clock: session.clock,
         gather_us: 1_000,
         sources: options.place.sources.clone(),

@@ -12,7 +12,7 @@ use crate::fleet::Totals;
 use crate::latency::Percentiles;
 use crate::measure::{Arrival, Measured, Recorder};
 use crate::mixed::{Kind, KindCount};
-use crate::report::{Generator, HostFacts, SCHEMA};
+use crate::report::{Generator, HostFacts, Report, SCHEMA};
 use crate::servers::Cores;
 use crate::{call, chat, compare, find_max, hold, ramp, soak, storm};
 
@@ -211,6 +211,64 @@ fn call() {
     assert!(report.is_good());
     assert!(report.summary().contains("a closed loop"), "it says what it hides");
     assert!(!call::CallReport { unanswered: 1, ..report }.is_good());
+}
+
+fn storm_report() -> storm::StormReport {
+    let healthy = storm::Healthy {
+        phones: 5,
+        lost: 0,
+        errors: 0,
+        p99_ms_before: 1.0,
+        p99_ms_during: 19.0,
+        p99_ratio: 19.0,
+        generator: generator(),
+        cores: vec![1],
+    };
+    storm::StormReport {
+        schema: SCHEMA,
+        command: "storm",
+        connections: 5,
+        storm: storm::Storm {
+            lost: 0,
+            seconds_to_90: Some(1.0),
+            seconds_to_all: Some(2.0),
+            gateway_ready_after_s: 0.5,
+            attempts: 6,
+            resumed: Some(5),
+            logic_calls_per_reconnect: Some(0.01),
+            cpu_us_per_reconnect: Some(9.0),
+            healthy,
+        },
+        generator: generator(),
+        host: host(),
+        measured: measured(),
+        recorded: None,
+    }
+}
+
+#[test]
+fn storm() {
+    let mut report = storm_report();
+    let paths = "storm.lost storm.seconds_to_90 storm.seconds_to_all storm.attempts storm.logic_calls_per_reconnect \
+        storm.healthy.lost storm.healthy.p99_ratio storm.healthy.generator.late_starts \
+        storm.healthy.generator.core_wait_share storm.healthy.cores generator.verdict";
+    has(&report, &paths.split_whitespace().collect::<Vec<_>>());
+    assert!(report.is_good(), "19 times 1 ms is below 20 ms");
+    let summary = report.summary();
+    assert!(summary.contains("1 of their 100 calls in the storm started late"), "{summary}");
+    report.storm.healthy.p99_ms_during = 21.0;
+    assert!(!report.is_good());
+    let told: [fn(&mut storm::Storm); 4] = [
+        |storm| storm.lost = 1,
+        |storm| storm.healthy.lost = 1,
+        |storm| storm.healthy.errors = 1,
+        |storm| storm.logic_calls_per_reconnect = Some(1.0),
+    ];
+    for spoil in told {
+        let mut report = storm_report();
+        spoil(&mut report.storm);
+        assert!(!report.is_good(), "{}", report.summary());
+    }
 }
 
 /// The schemas in the tree are what the reports are made of; MOORGATE_WRITE_SCHEMAS=1 writes them.

@@ -93,6 +93,8 @@ pub const BROADCAST_WITHIN_MS: u64 = 120_000;
 /// A storm: rest before it, and how long all may take to come back.
 pub const STORM_REST_MS: u64 = 10_000;
 pub const STORM_WITHIN_MS: u64 = 300_000;
+/// How far the threads of the phones that are cut give way to those that measure: a tenth of their share of a core.
+pub const STORM_NICENESS: u8 = 10;
 /// The phones of another gateway keep their p99 below this, or below twice what it was.
 pub const STORM_P99_MS: f64 = 20.0;
 /// Reports of some 500 who came are far less than a call each.

@@ -30,8 +30,8 @@ pub struct Place {
     pub sources: Sources,
     /// Lines, also on a terminal.
     pub no_tui: bool,
-    /// With a second gateway of the same backend, on another core.
-    pub second_gateway: bool,
+    /// With a second gateway of the same backend, on these cores (none: not pinned).
+    pub second_gateway: Option<Vec<usize>>,
 }
 
 /// Why a run could not be made. What it measured is no error, however bad.
@@ -79,7 +79,7 @@ impl Session {
         let servers = if place.spawn {
             // What comes and goes at once needs room beside what stays.
             let max_connections = phones + rooms;
-            let second = place.second_gateway.then(|| available.get(1).copied().into_iter().collect());
+            let second = place.second_gateway.clone();
             Servers::spawn(&SpawnOptions { max_connections, cores: cores.clone(), second })?
         } else {
             Servers::find(place.target, &place.issuer_key, [Some(place.admin), Some(place.backend_admin)])?

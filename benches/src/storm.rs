@@ -1,10 +1,17 @@
 //! A storm: all phones of a gateway are cut at once, since it is killed, and come back as their machines do, with
 //! jitter. Is anybody lost, how long does it take, does the logic tier notice, and do phones of another gateway?
 //!
-//! Method: N phones stand on one gateway, pinned to a core; 5 000 others stand on a second gateway of the same backend,
-//! pinned to another core, and call the echo service at a fixed rate, an open loop. After a time of rest the first
-//! gateway gets SIGKILL and is started again on its port. Both gateways share a ticket key, so whoever comes back
-//! shows its ticket. The storm is over when all are welcomed again.
+//! Method: N phones stand on one gateway; 5 000 others stand on a second gateway of the same backend and call the echo
+//! service at a fixed rate, an open loop. After a time of rest the first gateway gets SIGKILL and is started again on
+//! its port. Both gateways share a ticket key, so whoever comes back shows its ticket. The storm is over when all are
+//! welcomed again.
+//!
+//! Both kinds of phones live in this process, and what the storm's take of a core must not be told as the latency of the
+//! healthy. So the gateway that is killed and the threads of its phones share one core, the other gateway and the
+//! threads of the healthy another; on two cores the backend runs on the latter (see [`StormCores`](crate::servers::StormCores)).
+//! And the storm's threads are nice: where they meet the healthy's they give way. `healthy.generator` tells, for the
+//! storm alone, how many calls of the healthy started late and how long their threads waited for a core: with more than
+//! a little of either, their p99 is the bench's own. `generator` is of the threads of the phones that were cut.
 
 use std::thread;
 use std::time::Duration;
@@ -39,6 +46,8 @@ pub struct StormReport {
     pub command: &'static str,
     pub connections: u32,
     pub storm: Storm,
+    /// Of the phones that were cut, from the kill until all were back. They share the core of their gateway where cores
+    /// are few: then it is the pace of the storm that both limit.
     pub generator: Generator,
     pub host: HostFacts,
     pub measured: Measured,
@@ -77,6 +86,10 @@ pub struct Healthy {
     pub p99_ms_before: f64,
     pub p99_ms_during: f64,
     pub p99_ratio: f64,
+    /// Of the storm alone: late starts, and what their threads waited for a core.
+    pub generator: Generator,
+    /// Of their gateway and of their threads; none: not pinned.
+    pub cores: Vec<usize>,
 }
 
 impl Storm {
@@ -101,7 +114,8 @@ impl Report for StormReport {
         format!(
             "{} phones cut at once: {} lost; 90 % back after {}, all after {} (the gateway was ready after {:.1} s), {} attempts\n\
              resumed by ticket: {}; calls of the logic tier a reconnect: {}; {} of the gateway's CPU a reconnect\n\
-             {} phones of another gateway: {} lost, {} errors, p99 {:.2} ms before, {:.2} ms in the storm ({:.1} x)\n{}",
+             {} phones of another gateway: {} lost, {} errors, p99 {:.2} ms before, {:.2} ms in the storm ({:.1} x)\n\
+             {} of their {} calls in the storm started late; {}\nthe phones that were cut: {}",
             self.connections,
             self.storm.lost,
             seconds(self.storm.seconds_to_90),
@@ -119,6 +133,9 @@ impl Report for StormReport {
             healthy.p99_ms_before,
             healthy.p99_ms_during,
             healthy.p99_ratio,
+            healthy.generator.late_starts,
+            healthy.generator.starts,
+            healthy.generator.verdict,
             self.generator.verdict,
         )
     }
@@ -155,7 +172,7 @@ impl App for Returning {
 
 pub fn run(options: &StormOptions) -> Result<StormReport, RunError> {
     let setup = CallSetup { clients: options.healthy, payload_bytes: 64, place: options.place.clone() };
-    let mut bench = CallBench::open_with_room(&setup, "moorgate-bench storm", options.connections)?;
+    let mut bench = CallBench::open_beside(&setup, "moorgate-bench storm", options.connections)?;
     bench.connect(options.healthy)?;
     let fleet = stand(&mut bench, options)?;
     let pace = Pace::Open { rate: options.rate, arrival: Arrival::Poisson };
@@ -167,14 +184,15 @@ pub fn run(options: &StormOptions) -> Result<StormReport, RunError> {
     (plan.phase, plan.for_ms) = ("storm", limits::STORM_WITHIN_MS);
     let mut course = Course::new(options.connections, &fleet, &bench.session);
     let during = bench.run_beside(&plan, &mut |session| course.look(&fleet, session))?;
-    let (storm, trouble) = (course.judge(&fleet, &mut bench.session, &before, &during), fleet.trouble());
+    let generator = course.generator(&fleet);
+    let healthy = healthy(options, &before, &during, bench.judge(&during));
+    let (storm, trouble) = (course.judge(&fleet, &mut bench.session, healthy), fleet.trouble());
     drop(fleet.stop()?);
     if storm.lost > 0
         && let Some(trouble) = trouble
     {
         eprintln!("{trouble}");
     }
-    let generator = bench.judge(&during);
     let (session, recorded, _) = bench.close()?;
     Ok(StormReport {
         schema: SCHEMA,
@@ -200,6 +218,7 @@ fn stand(bench: &mut CallBench, options: &StormOptions) -> Result<Fleet<Returnin
         receive: Receive::Poll,
         cores: session.cores.bench.clone(),
         threads: 1,
+        niceness: limits::STORM_NICENESS,
         clock: session.clock,
         gather_us: 1_000,
         sources: options.place.sources.clone(),
@@ -229,6 +248,8 @@ struct Course {
     ready_us: u64,
     at_90_us: Option<u64>,
     at_all_us: Option<u64>,
+    /// When it was over.
+    after: Option<Totals>,
     trouble: Option<String>,
 }
 
@@ -242,6 +263,7 @@ impl Course {
             ready_us: 0,
             at_90_us: None,
             at_all_us: None,
+            after: None,
             trouble: None,
         }
     }
@@ -267,17 +289,18 @@ impl Course {
         }
         if cut >= self.asked && totals.up >= self.asked {
             self.at_all_us.get_or_insert(now_us);
+            self.after.get_or_insert(totals);
         }
         self.at_all_us.is_some() || self.trouble.is_some()
     }
 
-    fn judge(
-        &self,
-        fleet: &Fleet<Returning>,
-        session: &mut Session,
-        before: &CallOutcome,
-        during: &CallOutcome,
-    ) -> Storm {
+    /// Whether the threads of the phones that were cut were the limit of their return.
+    fn generator(&self, fleet: &Fleet<Returning>) -> Generator {
+        let after = self.after.unwrap_or_else(|| fleet.totals());
+        Generator::judge(fleet.threads(), &self.before, &after, 0, 0)
+    }
+
+    fn judge(&self, fleet: &Fleet<Returning>, session: &mut Session, healthy: Healthy) -> Storm {
         // The last reports go up, and the servers' pages say it.
         thread::sleep(Duration::from_millis(limits::SETTLE_MS));
         let totals = fleet.totals();
@@ -285,7 +308,6 @@ impl Course {
         let seconds = |at_us: u64| (at_us - self.killed_us.unwrap_or(at_us)) as f64 / 1e6;
         let calls = logic_calls(session).zip(self.logic_calls_before).map(|(now, then)| now - then);
         let a_phone = |count: u64| (returned > 0).then(|| count as f64 / returned as f64);
-        let (rest_ms, storm_ms) = (before.latency.p99_ms(), during.latency.p99_ms());
         Storm {
             lost: self.asked.saturating_sub(returned),
             seconds_to_90: self.at_90_us.map(seconds),
@@ -295,15 +317,28 @@ impl Course {
             resumed: session.servers.metric(Part::Gateway, "moorgate_resumed_total", ""),
             logic_calls_per_reconnect: calls.and_then(a_phone),
             cpu_us_per_reconnect: session.servers.cpu_since_restart_us(Part::Gateway).and_then(a_phone),
-            healthy: Healthy {
-                phones: before.after.1.up as u32,
-                lost: during.after.1.lost - before.before.1.lost,
-                errors: during.counts.errors + during.unanswered,
-                p99_ms_before: rest_ms,
-                p99_ms_during: storm_ms,
-                p99_ratio: storm_ms / rest_ms.max(1e-3),
-            },
+            healthy,
         }
+    }
+}
+
+/// What the phones of the other gateway noticed.
+fn healthy(
+    options: &StormOptions,
+    before: &CallOutcome,
+    during: &CallOutcome,
+    generator: Generator,
+) -> Healthy {
+    let (rest_ms, storm_ms) = (before.latency.p99_ms(), during.latency.p99_ms());
+    Healthy {
+        phones: before.after.1.up as u32,
+        lost: during.after.1.lost - before.before.1.lost,
+        errors: during.counts.errors + during.unanswered,
+        p99_ms_before: rest_ms,
+        p99_ms_during: storm_ms,
+        p99_ratio: storm_ms / rest_ms.max(1e-3),
+        generator,
+        cores: options.place.second_gateway.clone().unwrap_or_default(),
     }
 }
 

@@ -67,14 +67,16 @@ pub struct CallBench {
 
 impl CallBench {
     pub fn open(setup: &CallSetup, title: &str) -> Result<Self, RunError> {
-        Self::open_with_room(setup, title, 0)
+        Self::open_beside(setup, title, 0)
     }
 
-    /// `others`: phones that stand beside those that call. The callers go to the second gateway, where there is one.
-    pub fn open_with_room(setup: &CallSetup, title: &str, others: u32) -> Result<Self, RunError> {
+    /// `others`: phones that stand beside those that call. The callers go to the second gateway, where there is one, and
+    /// their threads to its cores.
+    pub fn open_beside(setup: &CallSetup, title: &str, others: u32) -> Result<Self, RunError> {
         let place = &setup.place;
         let config = PhoneConfig { sync_on_connect: false, ..PhoneConfig::default() };
         let session = Session::open(place, setup.clients + others, 64, config)?;
+        let cores = place.second_gateway.clone().unwrap_or_else(|| session.cores.bench.clone());
         let recorder = Arc::new(Recorder::new(&OPERATIONS));
         recorder.begin_phase("connect", session.clock.now_us());
         let shared = Arc::new(Shared::new(recorder.clone()));
@@ -84,8 +86,9 @@ impl CallBench {
             target: session.servers.second.unwrap_or(session.servers.target),
             phones: setup.clients,
             receive: Receive::Armed,
-            cores: session.cores.bench.clone(),
-            threads: session.cores.bench.len().max(1),
+            threads: cores.len().max(1),
+            cores,
+            niceness: 0,
             clock: session.clock,
             gather_us: GATHER_US,
             sources: place.sources.clone(),

@@ -129,6 +129,7 @@ impl<'a> ChatBench<'a> {
             receive: Receive::Armed,
             cores: session.cores.bench.clone(),
             threads: session.cores.bench.len().max(1),
+            niceness: 0,
             clock: session.clock,
             gather_us: GATHER_US,
             sources: options.place.sources.clone(),

@@ -7,6 +7,7 @@ use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use gateway_ring::{BufferRing, Ring, RingConfig, SendPool, Wait, pin_current_thread};
+use rustix::process::setpriority_process;
 
 use super::cpu::CpuTime;
 use super::line::{Line, Phones, Socket};
@@ -54,6 +55,10 @@ pub(super) fn run<A: App>(
     if let Some(core) = core {
         // A core that is not there is slower, not wrong.
         let _ = pin_current_thread(core);
+    }
+    if config.niceness > 0 {
+        // Without a number it is the calling thread that is meant. One that keeps its niceness is in the way, not wrong.
+        let _ = setpriority_process(None, config.niceness.into());
     }
     let count = range.len() as u32;
     let mut ring = Ring::new(RingConfig {

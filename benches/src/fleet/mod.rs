@@ -80,6 +80,8 @@ pub struct FleetConfig {
     pub cores: Vec<usize>,
     /// Threads at least; there are more when rings cannot hold all phones.
     pub threads: usize,
+    /// Of the threads: those that measure run at 0, and whoever is only there gives way to them.
+    pub niceness: u8,
     pub clock: Clock,
     /// How long a turn gathers completions when it has nothing else to do.
     pub gather_us: u64,
@@ -216,7 +218,57 @@ fn ranges(phones: u32, threads: usize) -> Vec<Range<u32>> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicI32;
+
+    use proto_wire::phone::{Device, Phone, PhoneConfig, PhoneEvent};
+    use rustix::process::getpriority_process;
+
     use super::*;
+
+    /// A phone that never connects; notes the niceness of its thread.
+    struct Noting(Arc<AtomicI32>);
+
+    const NOT_YET: i32 = -100;
+
+    impl App for Noting {
+        type Machine = Phone;
+
+        fn phone(&mut self, _phone: u32) -> Phone {
+            Phone::new(Arc::new(PhoneConfig::default()), Device::default(), 1)
+        }
+
+        fn event(&mut self, _phone: u32, _machine: &mut Phone, _event: PhoneEvent, _now: Now) {}
+
+        fn turn(&mut self, _phones: &mut Phones<'_>, now: Now) -> u64 {
+            self.0.store(getpriority_process(None).expect("a niceness"), Ordering::Relaxed);
+            now.us + 1_000
+        }
+    }
+
+    #[test]
+    fn its_threads_are_as_nice_as_told_and_nobody_else() {
+        let own = getpriority_process(None).expect("a niceness");
+        for niceness in [0, 7] {
+            let noted = Arc::new(AtomicI32::new(NOT_YET));
+            let config = FleetConfig {
+                target: ([127, 0, 0, 1], 1).into(),
+                phones: 1,
+                receive: Receive::Poll,
+                cores: Vec::new(),
+                threads: 1,
+                niceness,
+                clock: Clock::start(),
+                gather_us: 1_000,
+                sources: Sources::default(),
+            };
+            let fleet = Fleet::start(&config, |_| Noting(noted.clone())).expect("a ring");
+            assert!(wait_until(&fleet, 10_000, || noted.load(Ordering::Relaxed) != NOT_YET), "a turn");
+            fleet.stop().expect("it ends");
+            let expected = if niceness == 0 { own } else { niceness.into() };
+            assert_eq!(noted.load(Ordering::Relaxed), expected);
+            assert_eq!(getpriority_process(None), Ok(own), "the conductor is as it was");
+        }
+    }
 
     #[test]
     fn every_phone_has_one_thread() {

@@ -79,6 +79,7 @@ impl<'a> Mixed<'a> {
             receive: Receive::Armed,
             cores: session.cores.bench.clone(),
             threads: session.cores.bench.len().max(1),
+            niceness: 0,
             clock: session.clock,
             gather_us: GATHER_US,
             sources: options.place.sources.clone(),

@@ -253,6 +253,7 @@ fn spoken<W: Wire>(options: &PeerOptions) -> Result<PeerReport, PeerError> {
         receive: if options.work == PeerWork::Idle { Receive::Poll } else { Receive::Armed },
         cores: options.cores.clone(),
         threads: options.cores.len().max(1),
+        niceness: 0,
         clock,
         gather_us: limits::GATHER_US,
         sources,

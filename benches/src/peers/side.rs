@@ -95,6 +95,7 @@ impl<W: Wire> Spoken<W> {
             receive: Receive::Armed,
             cores: vec![bench_core],
             threads: 1,
+            niceness: 0,
             clock,
             gather_us: limits::GATHER_US,
             sources: Default::default(),

@@ -16,7 +16,7 @@ use proto_wire_token::{IssuerKey, TicketKeys};
 use crate::limits;
 use process::{Launch, Process};
 
-pub use plan::Cores;
+pub use plan::{Cores, StormCores};
 pub use process::ProcessError;
 pub use usage::{Meters, Usage};
 

@@ -34,9 +34,63 @@ impl Cores {
     }
 }
 
+/// The cores of a storm: what is cut, and beside it what must not notice.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StormCores {
+    /// The gateway that is killed, the backend of both gateways, and the phones that are cut.
+    pub stormed: Cores,
+    /// The other gateway and its phones.
+    pub healthy: Vec<usize>,
+}
+
+impl StormCores {
+    /// The healthy share nothing with the storm but the backend, which answers their calls: where cores are few it runs
+    /// beside them, since the storm has its own core full and would hold up every answer. Where there are four, all are
+    /// apart. On one core nobody is pinned.
+    pub fn plan(available: &[usize]) -> Self {
+        let cores = |gateway: &[usize], backend: &[usize], bench: &[usize]| Cores {
+            gateway: gateway.to_vec(),
+            backend: backend.to_vec(),
+            bench: bench.to_vec(),
+        };
+        match available {
+            [] | [_] => Self::default(),
+            [first, second] => {
+                Self { stormed: cores(&[*first], &[*second], &[*first]), healthy: vec![*second] }
+            }
+            [first, second, third] => {
+                Self { stormed: cores(&[*first], &[*third], &[*first]), healthy: vec![*second] }
+            }
+            all => {
+                let quarter = all.len() / 4;
+                let stormed = cores(&all[..quarter], &all[quarter..2 * quarter], &all[2 * quarter + 1..]);
+                Self { stormed, healthy: vec![all[2 * quarter]] }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_healthy_share_no_core_with_the_storm() {
+        assert_eq!(StormCores::plan(&[3]), StormCores::default());
+        for count in 2..20 {
+            let all: Vec<usize> = (5..5 + count).collect();
+            let StormCores { stormed, healthy } = StormCores::plan(&all);
+            let apart = |cores: &[usize]| cores.iter().all(|core| !healthy.contains(core));
+            assert!(apart(&stormed.gateway) && apart(&stormed.bench), "{count}: {stormed:?} {healthy:?}");
+            assert!(
+                apart(&stormed.backend) == (count > 2),
+                "{count}: the backend is beside them on two only"
+            );
+            let used = [&stormed.gateway, &stormed.backend, &stormed.bench, &healthy];
+            assert!(used.iter().all(|cores| !cores.is_empty()));
+            assert!(used.into_iter().flatten().all(|core| all.contains(core)));
+        }
+    }
 
     #[test]
     fn the_parts_are_apart_where_there_are_three() {
