@@ -3,7 +3,7 @@
 
 use crate::limits;
 use crate::session::Session;
-use crate::shard::wheel;
+use crate::shard::{addresses, wheel};
 
 /// The record of an idle connection, by design at most this.
 pub const SESSION_BYTES_MAX: usize = 96;
@@ -29,6 +29,7 @@ pub const SHARD: &[Line] = &[
     ("submission queue", limits::SUBMISSIONS as usize * 64),
     ("completion queue", limits::COMPLETIONS as usize * 16),
     ("timer wheel", wheel::BUCKETS * size_of::<u32>()),
+    ("peer addresses, when limited", addresses::TABLE_BYTES),
     ("spare send buffers, at most", limits::SPARE_BUFFERS * limits::SPARE_BUFFER_BYTES_MAX),
 ];
 
@@ -42,8 +43,12 @@ const fn sum(lines: &[Line]) -> usize {
 }
 
 /// The fixed cost of a shard stays under this.
-pub const SHARD_BYTES_MAX: usize = 1536 * 1024;
+pub const SHARD_BYTES_MAX: usize = 1600 * 1024;
 const _: () = assert!(sum(SHARD) <= SHARD_BYTES_MAX);
+
+/// Whatever addresses there are, a shard's table of them stays at this.
+pub const ADDRESSES_BYTES_MAX: usize = 128 * 1024;
+const _: () = assert!(addresses::TABLE_BYTES <= ADDRESSES_BYTES_MAX);
 
 /// The budget as a table.
 pub fn table() -> String {

@@ -102,7 +102,8 @@ pub struct Overrides {
     /// Seconds of silence after which a phone beats.
     #[arg(long)]
     pub heartbeat: Option<u64>,
-    /// Lift limits by peer address: for load tests from one host. (There are none yet.)
+    /// Lift what one peer address may do (`[limits.addresses]`): new connections a second, HELLOs that fail. For load tests
+    /// from one host, and behind a balancer that connects with addresses of its own.
     #[arg(long)]
     pub no_address_limits: bool,
 }
@@ -139,6 +140,9 @@ impl Overrides {
         }
         if let Some(heartbeat_s) = self.heartbeat {
             config.limits.heartbeat_ms = heartbeat_s.saturating_mul(1000);
+        }
+        if self.no_address_limits {
+            config.limits.addresses.lift();
         }
     }
 }

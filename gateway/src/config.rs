@@ -26,6 +26,48 @@ pub struct Limits {
     pub out_queue_bytes: usize,
     /// How long sent bytes may stay without acknowledgement (TCP_USER_TIMEOUT).
     pub user_timeout_ms: u32,
+    /// What one peer address may do.
+    pub addresses: AddressLimits,
+}
+
+/// What one peer address may do: an IPv4 address, or the /64 of an IPv6 one. Told of the whole gateway, of which each shard
+/// keeps its share. 0: no limit.
+///
+/// The defaults let pass what a carrier's NAT does: one address stands for thousands of phones (for 64 000 connections at
+/// most, since it has no more ports), and all of them come back within a second when the gateway or a cell was away. So
+/// 10 000 may come at once, and 1 000 a second after that: a twentieth of what a shard can set up. Of HELLOs, 3 000 a minute
+/// may fail, so that one bad neighbour, or tokens of thousands that ran out together, shut nobody out; 50 signatures a
+/// second are less than a hundredth of a core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AddressLimits {
+    /// New connections a second, as long as it likes.
+    pub connects_per_s: u32,
+    /// New connections at once, after a while without.
+    pub connect_burst: u32,
+    /// HELLOs that may fail in a minute (bad token, garbage, none in time) before its new connections are closed at once.
+    pub failed_hellos_per_min: u32,
+    /// Limit 127.0.0.0/8 and ::1 too, where proxies and load benches are.
+    pub limit_loopback: bool,
+}
+
+impl AddressLimits {
+    /// Nothing is limited.
+    pub fn lift(&mut self) {
+        self.connects_per_s = 0;
+        self.failed_hellos_per_min = 0;
+    }
+}
+
+impl Default for AddressLimits {
+    fn default() -> Self {
+        Self {
+            connects_per_s: 1_000,
+            connect_burst: 10_000,
+            failed_hellos_per_min: 3_000,
+            limit_loopback: false,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -39,6 +81,7 @@ impl Default for Limits {
             heartbeat_margin_ms: 10_000,
             out_queue_bytes: 256 * 1024,
             user_timeout_ms: 60_000,
+            addresses: AddressLimits::default(),
         }
     }
 }
@@ -129,6 +172,15 @@ impl Config {
         in_range("limits.heartbeat_ms", limits.heartbeat_ms, 1_000, 600_000)?;
         in_range("limits.heartbeat_margin_ms", limits.heartbeat_margin_ms, 100, 60_000)?;
         in_range("limits.out_queue_bytes", limits.out_queue_bytes as u64, max_body as u64, 16 << 20)?;
+        let addresses = &limits.addresses;
+        in_range("limits.addresses.connects_per_s", addresses.connects_per_s.into(), 0, 1_000_000)?;
+        in_range("limits.addresses.connect_burst", addresses.connect_burst.into(), 1, 10_000_000)?;
+        in_range(
+            "limits.addresses.failed_hellos_per_min",
+            addresses.failed_hellos_per_min.into(),
+            0,
+            1_000_000,
+        )?;
         in_range("max_connections", self.max_connections as u64, 1, 10_000_000)?;
         in_range("grace_ms", self.grace_ms, 0, 600_000)?;
         in_range("backends", self.backends.len() as u64, 1, crate::limits::BACKENDS_MAX as u64).map_err(
@@ -174,6 +226,29 @@ mod tests {
             text.contains("line 3: limits.heartbeat_ms is 1") && text.contains("from 1000 to 600000"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn limits_by_address_are_checked_to_the_line() {
+        let text =
+            "[limits]\nheartbeat_ms = 5000\n[limits.addresses]\nconnects_per_s = 5\nconnect_burst = 0\n";
+        let text = parse(text).expect_err("nobody could connect").to_string();
+        assert!(
+            text.contains("line 5: limits.addresses.connect_burst is 0") && text.contains("from 1 to"),
+            "{text}"
+        );
+        let text = parse("[limits.addresses]\nconnects_per_min = 5\n").expect_err("misspelt").to_string();
+        assert!(text.contains("line 2") && text.contains("connects_per_min"), "{text}");
+        let text =
+            parse("[limits.addresses]\n\nfailed_hellos_per_min = -1\n").expect_err("negative").to_string();
+        assert!(text.contains("line 3"), "{text}");
+        let text =
+            "[limits.addresses]\nconnects_per_s = 0\nfailed_hellos_per_min = 0\nlimit_loopback = true\n";
+        let mut config = parse(text).expect("no limits").limits.addresses;
+        assert!(config.limit_loopback && config.connects_per_s == 0 && config.failed_hellos_per_min == 0);
+        config = AddressLimits::default();
+        config.lift();
+        assert_eq!((config.connects_per_s, config.failed_hellos_per_min), (0, 0));
     }
 
     #[test]

@@ -65,6 +65,20 @@ pub const REFUSALS_WAITING_MAX: usize = 256;
 /// Bytes of a refused peer that are kept for the log.
 pub const FIRST_BYTES: usize = 32;
 
+/// Peer addresses that a shard remembers for their limits: 96 KiB. Only those that owe something count, and who opens
+/// connections no faster than it may owes for some ms each.
+pub const ADDRESSES: usize = 4096;
+/// Entries that an address may stand in: three cache lines to look through.
+pub const ADDRESS_WAYS: usize = 8;
+/// Peers' addresses that are being asked for because of their limits: as many as there are completions that wait. Who
+/// comes beyond it is not counted.
+pub const NAMES_IN_FLIGHT_MAX: u32 = COMPLETIONS;
+/// Connections that an address limit ends with a word, a second and shard; in a flood the rest are dropped without.
+pub const TOLD_OFF_A_SECOND_MAX: u32 = 500;
+/// Phones that an address limit sends away come back spread over this, beyond the time until there is room: those of one
+/// NAT are many.
+pub const TOLD_OFF_SPREAD_MS: u64 = 10_000;
+
 /// Calls over the limit, in a row, before the connection is closed.
 pub const STRIKES_MAX: u8 = 100;
 

@@ -44,6 +44,8 @@ reasons! {
     Reset = 9, "reset";
     /// The resume ticket is not good here, or not any more, and no token came with it: come back with the token.
     Ticket = 10, "ticket";
+    /// The address did more than one may: it opened too many connections, or too many HELLOs from it failed.
+    AddressLimit = 11, "address_limit";
 
     /// The bytes are no frames of this protocol.
     BadFrame = 100, "bad_frame";

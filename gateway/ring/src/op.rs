@@ -204,6 +204,20 @@ impl Ring {
         Ok(self.push_owned(entry, Owned::Send(buf), token))
     }
 
+    /// Sends all of `bytes` at the next submit, or tells that it could not: there is a completion only then, with
+    /// [`Errno::AGAIN`](crate::Errno::AGAIN) when there was no room, an error, or fewer bytes than asked for (Linux
+    /// 6.18, test `a_send_at_once_is_told_only_when_it_fails`). Nothing stays in flight behind the submit.
+    pub fn send_now(&mut self, slot: Slot, bytes: &'static [u8], token: Token) -> Result<(), Full> {
+        let len = bytes.len().min(limits::SEND_BYTES_MAX) as u32;
+        // WAITALL makes a short send a failure, which is told; DONTWAIT lets it fail in place of waiting.
+        let entry = opcode::Send::new(self.fixed(slot), bytes.as_ptr(), len)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_DONTWAIT)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS);
+        // SAFETY: the bytes live for ever.
+        unsafe { self.push(&[entry.user_data(token.user_data())]) }
+    }
+
     /// Connects the socket in `slot`.
     pub fn connect(&mut self, slot: Slot, peer: SocketAddr, token: Token) -> Result<InFlight, Full> {
         self.room_for_owned()?;

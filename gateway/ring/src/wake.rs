@@ -58,6 +58,14 @@ impl Ring {
     }
 }
 
+/// For another ring, or an epoll, that waits for this one: readable while completions, or deferred work, wait.
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as the ring, which is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.io.as_raw_fd()) }
+    }
+}
+
 impl RingAddress {
     /// As [`Ring::message`], at once and from a thread that has no ring (Linux 6.13, test
     /// `a_thread_without_a_ring_wakes_one`). Before that: a [`Doorbell`].

@@ -25,6 +25,40 @@ fn a_send_larger_than_the_socket_buffer_completes_whole() {
 }
 
 #[test]
+fn a_send_at_once_is_told_only_when_it_fails() {
+    static MUCH: [u8; 1 << 20] = [7; 1 << 20];
+    let mut ring = ring(4);
+    let (mut client, slot) = pair(&mut ring);
+    ring.send_now(slot, b"hi", Token::new(SEND, 0, slot.0)).unwrap();
+    assert_quiet(&mut ring);
+    let mut two = [0; 2];
+    client.read_exact(&mut two).unwrap();
+    assert_eq!(&two, b"hi");
+    // The peer reads no more: some megabytes later there is no room.
+    let (mut sent, mut told) = (0, None);
+    while told.is_none() {
+        assert!(sent <= 64 << 20, "a socket takes no end of bytes");
+        ring.send_now(slot, &MUCH, Token::new(SEND, 1, slot.0)).unwrap();
+        ring.submit().unwrap();
+        told = ring.next_completion();
+        sent += MUCH.len();
+    }
+    let told = told.unwrap();
+    assert_eq!(told.token, Token::new(SEND, 1, slot.0));
+    let part = told.result.unwrap_or(0) as usize;
+    assert!(part < MUCH.len(), "told, though it was whole");
+    ring.send_now(slot, b"hi", Token::new(SEND, 2, slot.0)).unwrap();
+    assert_eq!(take(&mut ring, SEND).result, Err(Errno::AGAIN));
+    // It was not left waiting: what arrives is what was said to be sent.
+    assert_quiet(&mut ring);
+    let mut rest = vec![0; sent - MUCH.len() + part];
+    client.read_exact(&mut rest).unwrap();
+    assert!(rest.iter().all(|&byte| byte == 7));
+    client.set_nonblocking(true).unwrap();
+    assert_eq!(client.read(&mut two).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
 fn a_short_send_is_told_and_the_rest_can_be_sent() {
     let mut ring = ring(4);
     let (mut client, slot) = pair(&mut ring);

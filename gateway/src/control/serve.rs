@@ -121,6 +121,7 @@ fn start(config: Config, admin: SocketAddr) -> Result<Running> {
         let counted = Arc::new(Counters::default());
         let shard = spawn(ShardConfig {
             index: index as u16,
+            shards: count as u16,
             core: Some(cores[index as usize % cores.len()]),
             gateway,
             max_connections: (connections * 105).div_ceil(100 * count) as u32,

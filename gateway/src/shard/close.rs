@@ -1,18 +1,41 @@
 //! How connections end: a CLOSE frame where the peer should know, then cancel and close in one batch.
 
+use std::net::SocketAddr;
+
 use gateway_ring::{Cancel, Completion, Returned, Slot, Token};
 use proto_wire::close::Reason;
+use proto_wire::pb;
 
+use super::addresses::{Excess, Limit};
 use super::table::Ending;
 use super::{RefusalLine, Shard, io, op};
 use crate::limits;
-use crate::session::Refusal;
+use crate::session::{Refusal, State};
 
 /// A refusal whose peer's address is being asked for.
 pub struct PendingRefusal {
     slot: u32,
     generation: u32,
     line: RefusalLine,
+}
+
+/// Counts up to a bound, anew in each second.
+#[derive(Debug, Default)]
+pub struct PerSecond {
+    second: u64,
+    count: u32,
+}
+
+impl PerSecond {
+    /// One more, if the bound allows it.
+    fn take(&mut self, now_ms: u64, most: u32) -> bool {
+        if self.second != now_ms / 1000 {
+            *self = Self { second: now_ms / 1000, count: 0 };
+        }
+        let is_taken = self.count < most;
+        self.count += u32::from(is_taken);
+        is_taken
+    }
 }
 
 impl Shard {
@@ -26,9 +49,38 @@ impl Shard {
 
     /// Ends a connection. Its peer gets a CLOSE frame, unless it is the peer who left.
     pub(super) fn end(&mut self, slot: u32, generation: u32, reason: Reason, text: &str) {
+        self.note_end(slot, generation, reason);
         match self.table.end(slot, generation, reason, text) {
             Ending::Drop => self.drop_connection(slot, generation),
             Ending::Gone | Ending::Says => {}
+        }
+    }
+
+    /// Ends a connection whose address has had its share. The first ones are told when to come back.
+    pub(super) fn tell_off(&mut self, slot: u32, generation: u32, peer: SocketAddr, excess: &Excess) {
+        let now_ms = self.table.desk.now_ms;
+        let is_open = self.table.slab.current(slot, generation).is_some_and(|s| s.state() != State::Closing);
+        if !is_open {
+            return;
+        }
+        match excess.of {
+            Limit::Connects => self.table.desk.counters.refused_connects.add(1),
+            Limit::FailedHellos => self.table.desk.counters.refused_failed_hellos.add(1),
+        }
+        let refusal = Refusal::new(Reason::AddressLimit, excess.text());
+        if let Some(line) = self.refusal_line(&refusal, Vec::new()) {
+            self.log_refusal(RefusalLine { peer: Some(peer), ..line });
+        }
+        // Generations follow each other, so those of one turn are spread evenly.
+        let spread_ms = u64::from(generation.wrapping_mul(2_654_435_761)) % limits::TOLD_OFF_SPREAD_MS;
+        let close = self.told_off.take(now_ms, limits::TOLD_OFF_A_SECOND_MAX).then(|| pb::Close {
+            code: refusal.reason as u32,
+            text: refusal.text,
+            reconnect_after_ms: u32::try_from(excess.wait_ms + spread_ms).unwrap_or(u32::MAX),
+            to: String::new(),
+        });
+        if self.table.end_with(slot, generation, refusal.reason, close) == Ending::Drop {
+            self.drop_connection(slot, generation);
         }
     }
 
@@ -58,32 +110,37 @@ impl Shard {
         if let Returned::Peer(peer) = completion.returned {
             line.peer = peer;
         }
-        if self.refusal_lines.try_send(line).is_err() {
-            self.table.desk.counters.refusals_suppressed.add(1);
-        }
+        self.log_refusal(line);
     }
 
     fn note_refusal(&mut self, slot: u32, generation: u32, refusal: &Refusal, first: Vec<u8>) {
-        let second = self.table.desk.now_ms / 1000;
-        if self.refusals_this_second.0 != second {
-            self.refusals_this_second = (second, 0);
-        }
-        let told = &mut self.refusals_this_second.1;
-        if *told >= limits::REFUSALS_A_SECOND_MAX || self.refusals.len() >= limits::REFUSALS_IN_FLIGHT_MAX {
+        let Some(line) = self.refusal_line(refusal, first) else { return };
+        self.refusals.push(PendingRefusal { slot, generation, line });
+        let family = self.family;
+        self.queue(|ring| ring.peer_name(Slot(slot), family, Token::new(op::PEER, generation, slot)));
+    }
+
+    /// A line for the log, without its peer. None: too many were told in this second, so that it is only counted.
+    fn refusal_line(&mut self, refusal: &Refusal, first: Vec<u8>) -> Option<RefusalLine> {
+        let now_ms = self.table.desk.now_ms;
+        let has_place = self.refusals.len() < limits::REFUSALS_IN_FLIGHT_MAX;
+        if !has_place || !self.refusals_told.take(now_ms, limits::REFUSALS_A_SECOND_MAX) {
             self.suppressed += 1;
             self.table.desk.counters.refusals_suppressed.add(1);
-            return;
+            return None;
         }
-        *told += 1;
-        let line = RefusalLine {
+        Some(RefusalLine {
             peer: None,
             reason: refusal.reason,
             text: refusal.text.clone(),
             first,
             suppressed: std::mem::take(&mut self.suppressed),
-        };
-        self.refusals.push(PendingRefusal { slot, generation, line });
-        let family = self.family;
-        self.queue(|ring| ring.peer_name(Slot(slot), family, Token::new(op::PEER, generation, slot)));
+        })
+    }
+
+    fn log_refusal(&self, line: RefusalLine) {
+        if self.refusal_lines.try_send(line).is_err() {
+            self.table.desk.counters.refusals_suppressed.add(1);
+        }
     }
 }

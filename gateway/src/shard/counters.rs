@@ -78,6 +78,16 @@ counts! {
     accepted: total;
     #[doc = "Connections refused because the shard is full."]
     refused_full: total;
+    #[doc = "Connections refused because their address opens too many."]
+    refused_connects: total;
+    #[doc = "Connections refused because too many HELLOs of their address failed."]
+    refused_failed_hellos: total;
+    #[doc = "HELLOs that failed and count against their address."]
+    failed_hellos: total;
+    #[doc = "Peer addresses that were forgotten before what they did was paid off."]
+    addresses_forgotten: total;
+    #[doc = "Connections whose address was not asked for, because too many came at once."]
+    addresses_unasked: total;
     #[doc = "Bytes received from phones."]
     received_bytes: total;
     #[doc = "Bytes sent to phones."]

@@ -4,6 +4,7 @@
 //! with other shards but its mailbox, its counters and tables that are swapped whole.
 
 mod accept;
+pub mod addresses;
 mod broadcast;
 mod close;
 pub mod counters;
@@ -34,6 +35,7 @@ use proto_wire_token::Verify;
 use crate::config::Limits;
 use crate::limits;
 use crate::upstream::Link;
+use addresses::Addresses;
 use counters::Counters;
 use links::LinkIo;
 use sessions::Desk;
@@ -48,6 +50,8 @@ pub type SharedVerify = Arc<dyn Verify + Send + Sync>;
 /// What a shard is made with.
 pub struct ShardConfig {
     pub index: u16,
+    /// How many the gateway has: each keeps its share of what an address may do.
+    pub shards: u16,
     /// The core that its thread is pinned to.
     pub core: Option<usize>,
     /// This gateway process.
@@ -124,6 +128,8 @@ mod op {
     pub const LINK_SEND: u8 = 10;
     pub const LINK_CLOSE: u8 = 11;
     pub const STREAM: u8 = 12;
+    pub const CAME: u8 = 13;
+    pub const FAILED_HELLO: u8 = 14;
 }
 
 /// Why a shard cannot be made.
@@ -162,7 +168,11 @@ pub struct Shard {
     pub(self) to_receive: VecDeque<(u32, u32)>,
     pub(self) refusals: Vec<close::PendingRefusal>,
     pub(self) refusal_lines: SyncSender<RefusalLine>,
-    pub(self) refusals_this_second: (u64, u32),
+    pub(self) refusals_told: close::PerSecond,
+    /// What addresses did, where they are limited, and how many are being asked for.
+    pub(self) addresses: Option<Addresses>,
+    pub(self) names_in_flight: u32,
+    pub(self) told_off: close::PerSecond,
     pub(self) suppressed: u64,
     pub(self) mailbox: Receiver<Command>,
     pub(self) doorbell: Doorbell,
@@ -186,12 +196,13 @@ impl Shard {
             cq_entries: limits::COMPLETIONS,
             direct_slots: accept_slots + link_slots,
             automatic_slots: Some(0..accept_slots),
-            in_flight_max: accept_slots + link_slots + 64,
+            in_flight_max: accept_slots + link_slots + limits::NAMES_IN_FLIGHT_MAX + 64,
         })?;
         let phone_buffers = ring.buffer_ring(limits::RECEIVE_BUFFERS, limits::RECEIVE_BUFFER_BYTES)?;
         let link_buffers = ring.buffer_ring(limits::UPSTREAM_BUFFERS, limits::UPSTREAM_BUFFER_BYTES)?;
         let listener = listener(config.listen, &listen_options(&config.limits))?;
         ring.poll_multi(std::os::fd::AsFd::as_fd(&doorbell), PollEvents::IN, Token::new(op::DOORBELL, 0, 0))?;
+        let addresses = Addresses::new(&config.limits.addresses, config.shards, &config.listen);
         let link_io = config
             .backends
             .iter()
@@ -224,7 +235,10 @@ impl Shard {
             to_receive: VecDeque::new(),
             refusals: Vec::new(),
             refusal_lines: config.refusals,
-            refusals_this_second: (0, 0),
+            refusals_told: close::PerSecond::default(),
+            addresses,
+            names_in_flight: 0,
+            told_off: close::PerSecond::default(),
             suppressed: 0,
             mailbox,
             doorbell,
@@ -240,16 +254,17 @@ impl Shard {
         self.listener.local_addr()
     }
 
-    /// Queues a request, making room when the queue is full.
-    pub(self) fn queue(&mut self, mut request: impl FnMut(&mut Ring) -> Result<(), Full>) {
+    /// Queues a request, making room when the queue is full. False: it was left out.
+    pub(self) fn queue(&mut self, mut request: impl FnMut(&mut Ring) -> Result<(), Full>) -> bool {
         // One submit empties the queue; the kernel pushing back twice in a row leaves the request out, and the
         // connection to its timers.
         for _ in 0..3 {
             if request(&mut self.ring).is_ok() {
-                return;
+                return true;
             }
             let _: Result<_, EnterError> = self.ring.submit();
         }
+        false
     }
 }
 

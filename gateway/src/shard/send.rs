@@ -1,7 +1,7 @@
 //! Bytes to phones: what a turn has for one phone leaves in one send, and at most one send is in flight.
 
 use bytes::Bytes;
-use gateway_ring::{Completion, Returned, SendBuf, Slot, Token};
+use gateway_ring::{Completion, Errno, Returned, SendBuf, Slot, Token};
 use proto_wire::close::Reason;
 
 use super::sessions::BEAT_FRAME;
@@ -26,8 +26,34 @@ impl Shard {
         match self.table.take_output(slot, generation) {
             Output::Nothing => {}
             Output::TooMuch => self.end(slot, generation, Reason::SlowReader, "the phone does not read"),
-            Output::Beat => self.send(slot, generation, Bytes::from_static(BEAT_FRAME).into()),
+            Output::Beat => self.send_beat(slot, generation),
             Output::Bytes(out) => self.send(slot, generation, out.into()),
+        }
+    }
+
+    /// Two bytes, for which there is room but with a peer that does not read: nobody waits for their completion, and
+    /// nothing of them is in flight once they are submitted.
+    fn send_beat(&mut self, slot: u32, generation: u32) {
+        if let Some(session) = self.table.slab.current(slot, generation) {
+            session.io &= !io::SENDING;
+        }
+        self.table.desk.counters.sent_bytes.add(BEAT_FRAME.len() as u64);
+        self.queue(|ring| ring.send_now(Slot(slot), BEAT_FRAME, Token::new(op::SEND, generation, slot)));
+    }
+
+    /// The beat did not fit: it goes as everything else does, behind what is on its way.
+    fn handle_unsent_beat(&mut self, slot: u32, generation: u32, result: Result<u32, Errno>) {
+        self.table.desk.counters.sent_bytes.add((BEAT_FRAME.len() as u64).wrapping_neg());
+        let Some(session) = self.table.slab.current(slot, generation) else { return };
+        match result {
+            Err(Errno::AGAIN) if session.io & io::SENDING != 0 => session.io |= io::BEAT,
+            Err(Errno::AGAIN) => {
+                session.io |= io::SENDING;
+                self.send(slot, generation, Bytes::from_static(BEAT_FRAME).into());
+            }
+            // Half of it went.
+            Ok(_) => self.end(slot, generation, Reason::SlowReader, "the phone does not read"),
+            Err(_) => self.end(slot, generation, Reason::Reset, "the connection broke"),
         }
     }
 
@@ -50,12 +76,12 @@ impl Shard {
 
     pub(super) fn handle_sent(&mut self, completion: Completion) {
         let (slot, generation) = (completion.token.slot(), completion.token.generation());
-        let mut asked = 0;
-        if let Returned::Sent(buf) = completion.returned {
-            asked = buf.len();
-            if let Some(vec) = buf.into_vec() {
-                self.table.desk.keep_buffer(vec);
-            }
+        let Returned::Sent(buf) = completion.returned else {
+            return self.handle_unsent_beat(slot, generation, completion.result);
+        };
+        let asked = buf.len();
+        if let Some(vec) = buf.into_vec() {
+            self.table.desk.keep_buffer(vec);
         }
         let Some(session) = self.table.slab.current(slot, generation) else { return };
         session.io &= !io::SENDING;

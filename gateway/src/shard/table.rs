@@ -111,6 +111,25 @@ impl Table {
 
     /// Ends a connection. Its peer gets a CLOSE frame, unless it is the peer who left.
     pub fn end(&mut self, slot: u32, generation: u32, reason: Reason, text: &str) -> Ending {
+        // A peer that does not read will not read this either.
+        let is_silent = matches!(reason, Reason::PeerClosed | Reason::Reset | Reason::SlowReader);
+        let close = (!is_silent).then(|| pb::Close {
+            code: reason as u32,
+            text: text.to_owned(),
+            reconnect_after_ms: 0,
+            to: String::new(),
+        });
+        self.end_with(slot, generation, reason, close)
+    }
+
+    /// Ends a connection with these words, or without.
+    pub fn end_with(
+        &mut self,
+        slot: u32,
+        generation: u32,
+        reason: Reason,
+        close: Option<pb::Close>,
+    ) -> Ending {
         let Some(session) = self.slab.current(slot, generation) else { return Ending::Gone };
         if session.state() == State::Closing {
             // The peer left, or the frame could not be sent: there is nothing to wait for.
@@ -124,17 +143,7 @@ impl Table {
         }
         self.desk.offline(slot, session);
         session.set_closing();
-        let silent = matches!(reason, Reason::PeerClosed | Reason::Reset);
-        // A peer that does not read will not read this either.
-        if silent || reason == Reason::SlowReader {
-            return Ending::Drop;
-        }
-        let close = pb::Close {
-            code: reason as u32,
-            text: text.to_owned(),
-            reconnect_after_ms: 0,
-            to: String::new(),
-        };
+        let Some(close) = close else { return Ending::Drop };
         self.with(slot, generation, |_, desk| {
             frame::put_message(desk.out(), frame::kind::CLOSE, &close);
         });

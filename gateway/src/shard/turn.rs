@@ -89,6 +89,7 @@ impl Shard {
             op::STREAM => self.handle_streamed(completion),
             op::SEND => self.handle_sent(completion),
             op::PEER => self.handle_peer(&completion),
+            op::CAME | op::FAILED_HELLO => self.handle_address(&completion),
             op::DOORBELL => self.handle_doorbell(),
             op::LINK_CONNECT => self.handle_link_connected(&completion),
             op::LINK_RECEIVE => self.handle_link_received(completion),

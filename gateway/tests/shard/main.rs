@@ -1,5 +1,6 @@
 //! A real shard on loopback, with plain sockets for phones and a scripted backend.
 
+mod addresses;
 mod backend;
 mod bad_input;
 mod everybody;
@@ -48,6 +49,7 @@ impl Stage {
         let (refusals, lines) = sync_channel(64);
         let shard = spawn(ShardConfig {
             index: 3,
+            shards: 1,
             core: None,
             gateway: GATEWAY,
             max_connections,

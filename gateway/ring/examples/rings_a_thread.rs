@@ -1,0 +1,374 @@
+//! One pinned thread a ring, or few threads that drive several rings each?
+//!
+//! A ring's table of direct descriptors is capped by RLIMIT_NOFILE, so a million connections take 53 rings where that is
+//! 20 000 and cannot be raised. With 53 pinned threads on two cores each beat wakes a thread of its own. Here the same
+//! connections and the same pings go through these arrangements, in turn:
+//!
+//! - `threads`: one thread a ring, which waits in it. Threads are pinned to the cores in turn.
+//! - `polled`: one thread a core, which waits in a ring of its own that polls the descriptors of its share of the rings
+//!   (multishot) and enters those that have work. A ring with DEFER_TASKRUN makes its completions only when its thread
+//!   enters it, so what the poll must tell is that work *waits*.
+//! - `gathered`: the same, but the wait gathers for 1 ms (`min_wait`), so that one wake-up does for several rings.
+//! - `ticked`: one thread a core sleeps for 1 ms, then looks at the flag that the kernel shares with it (TASKRUN, no
+//!   system call) of each of its rings.
+//! - `few`: one thread and one ring a core, for all connections: what could be had if the limit were higher.
+//!
+//! Method: every server end is served as the gateway serves an idle phone's beat: multishot poll, receive into a provided
+//! buffer, two bytes back; threads wait for at most 250 ms, as a shard's timers make it. One more thread, pinned to the
+//! last core, is all clients: it pings connections chosen at random at exponential intervals. CPU is what the scheduler
+//! says of each thread (`schedstat`), of the servers' and of all; latency counts from the intended time; switches are the
+//! servers' voluntary ones. The rounds interleave the arrangements; at the end: medians.
+//!
+//! `cargo run --release -p gateway-ring --example rings_a_thread -- [rings] [connections a ring] [pings a second] [seconds] [rounds]`
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use gateway_ring::*;
+
+const ACCEPT: u8 = 1;
+const POLL: u8 = 2;
+const RECV: u8 = 3;
+const OTHER: u8 = 4;
+
+const PING: &[u8] = &[1, 0];
+const GATHER: Duration = Duration::from_millis(1);
+const IDLE: Duration = Duration::from_millis(250);
+/// Without a bound a look at a ring need not end.
+const COMPLETIONS_MAX: usize = 1024;
+const TURNS_OF_A_LOOK_MAX: u32 = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    Threads,
+    Polled,
+    Gathered,
+    Ticked,
+    Few,
+}
+
+const WAYS: [Way; 5] = [Way::Threads, Way::Polled, Way::Gathered, Way::Ticked, Way::Few];
+
+#[derive(Clone, Copy)]
+struct Load {
+    rings: u32,
+    connections: u32,
+    pings_per_s: f64,
+    time: Duration,
+}
+
+fn main() {
+    let args: Vec<u32> = std::env::args().skip(1).map(|arg| arg.parse().expect("a number")).collect();
+    let arg = |at: usize, default| args.get(at).copied().unwrap_or(default);
+    let time = Duration::from_secs(arg(3, 5).into());
+    let load = Load { rings: arg(0, 53), connections: arg(1, 300), pings_per_s: arg(2, 4_200).into(), time };
+    println!("{} rings of {} connections, {} pings a second", load.rings, load.connections, load.pings_per_s);
+    let mut rounds: Vec<Vec<Figures>> = vec![Vec::new(); WAYS.len()];
+    for _ in 0..arg(4, 3) {
+        for (way, figures) in WAYS.into_iter().zip(&mut rounds) {
+            figures.push(run(way, load));
+            println!("{way:>9?}: {}", Figures::told(&figures[figures.len() - 1..]));
+        }
+    }
+    println!("medians");
+    WAYS.iter().zip(&rounds).for_each(|(way, figures)| println!("{way:>9?}: {}", Figures::told(figures)));
+}
+
+/// us of CPU a ping: of the servers, of all; us of latency: p50, p99; switches of the servers a ping; pings lost.
+#[derive(Clone, Copy)]
+struct Figures([f64; 6]);
+
+impl Figures {
+    fn told(all: &[Self]) -> String {
+        let median = |at: usize| {
+            let mut values: Vec<f64> = all.iter().map(|figures| figures.0[at]).collect();
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
+        };
+        let [server, whole, p50, p99, switches, lost] = std::array::from_fn(median);
+        format!(
+            "{server:6.2} us of CPU a ping ({whole:6.2} with the clients'), p50 {p50:5.0} us, p99 {p99:6.0} us, \
+             {switches:4.2} switches a ping, {lost} lost"
+        )
+    }
+}
+
+fn run(way: Way, load: Load) -> Figures {
+    let cores = available_cores();
+    let rings = if way == Way::Few { cores.len() as u32 } else { load.rings };
+    let threads = if way == Way::Threads { rings } else { rings.min(cores.len() as u32) };
+    let connections = (load.rings * load.connections).div_ceil(rings);
+    let (stop, accepted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let (tell, told) = channel();
+    let servers: Vec<_> = (0..threads)
+        .map(|at| {
+            let (stop, accepted, tell) = (stop.clone(), accepted.clone(), tell.clone());
+            let (core, count) = (cores[at as usize % cores.len()], (rings - at).div_ceil(threads));
+            thread::spawn(move || {
+                pin_current_thread(core).expect("a core of our own list");
+                let rings = (0..count).map(|_| Server::new(connections, &accepted, &tell)).collect();
+                serve(way, rings, &stop);
+            })
+        })
+        .collect();
+    drop(tell);
+    let (mut addrs, mut tasks) = (Vec::new(), Vec::new());
+    for (addr, task) in told.iter().take(rings as usize) {
+        addrs.push(addr);
+        if !tasks.contains(&task) {
+            tasks.push(task);
+        }
+    }
+    let client = thread::spawn(move || {
+        pin_current_thread(*cores.last().expect("a core")).expect("a core of our own list");
+        let mut clients = Clients::connect(&addrs, connections);
+        while accepted.load(Ordering::Relaxed) < addrs.len() as u32 * connections {
+            thread::sleep(Duration::from_millis(10));
+        }
+        clients.measure(load, &tasks)
+    });
+    let figures = client.join().expect("the clients end");
+    stop.store(true, Ordering::Relaxed);
+    servers.into_iter().for_each(|server| server.join().expect("a server ends"));
+    figures
+}
+
+fn serve(way: Way, mut rings: Vec<Server>, stop: &AtomicBool) {
+    let config = RingConfig { direct_slots: 0, ..Default::default() };
+    let mut parent = (way == Way::Polled || way == Way::Gathered).then(|| Ring::new(config).expect("a ring"));
+    if let Some(parent) = &mut parent {
+        for (at, server) in rings.iter().enumerate() {
+            parent
+                .poll_multi(server.ring.as_fd(), PollEvents::IN, Token::new(POLL, 0, at as u32))
+                .expect("room");
+        }
+    }
+    // What came before the poll was armed.
+    rings.iter_mut().for_each(Server::look);
+    while !stop.load(Ordering::Relaxed) {
+        match &mut parent {
+            Some(parent) => {
+                let gathers = way == Way::Gathered;
+                let (min_complete, min_wait) = if gathers { (64, Some(GATHER)) } else { (1, None) };
+                parent.wait(Wait { min_complete, timeout: Some(IDLE), min_wait }).expect("enter");
+                for completion in parent.completions(COMPLETIONS_MAX) {
+                    assert!(completion.more, "a multishot poll goes on");
+                    rings[completion.token.slot() as usize].look();
+                }
+            }
+            None if way == Way::Ticked => {
+                thread::sleep(GATHER);
+                rings.iter_mut().for_each(Server::look);
+            }
+            None => {
+                let server = &mut rings[0];
+                server.ring.submit_and_wait(1, Some(IDLE)).expect("enter");
+                server.reap();
+            }
+        }
+    }
+}
+
+/// A ring that answers pings.
+struct Server {
+    ring: Ring,
+    buffers: BufferRing,
+    accepted: Arc<AtomicU32>,
+    /// Its multishot accept names it.
+    _listener: std::net::TcpListener,
+}
+
+impl Server {
+    fn new(connections: u32, accepted: &Arc<AtomicU32>, tell: &Sender<(SocketAddr, PathBuf)>) -> Self {
+        let config =
+            RingConfig { direct_slots: connections, in_flight_max: connections, ..Default::default() };
+        let mut ring = Ring::new(config).expect("a ring");
+        let buffers = ring.buffer_ring(64, 64).expect("buffers");
+        let options = ListenOptions { stream: nodelay(), ..Default::default() };
+        let listener = listener("127.0.0.1:0".parse().expect("an address"), &options).expect("a port");
+        ring.accept_multi(listener.as_fd(), Token::new(ACCEPT, 0, 0)).expect("room");
+        ring.submit().expect("enter");
+        let task = PathBuf::from("/proc").join(fs::read_link("/proc/thread-self").expect("a thread"));
+        tell.send((listener.local_addr().expect("bound"), task)).expect("somebody listens");
+        Self { ring, buffers, accepted: accepted.clone(), _listener: listener }
+    }
+
+    /// Does what waits, without waiting. No system call when nothing does.
+    fn look(&mut self) {
+        for _ in 0..TURNS_OF_A_LOOK_MAX {
+            self.ring.submit().expect("enter");
+            if !self.reap() && self.ring.queued() == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Handles what is there; true when there was something.
+    fn reap(&mut self) -> bool {
+        for done in 0..COMPLETIONS_MAX {
+            let Some(completion) = self.ring.next_completion() else { return done > 0 };
+            let slot = completion.token.slot();
+            match (completion.token.op(), completion.result) {
+                (ACCEPT, Ok(slot)) => {
+                    self.accepted.fetch_add(1, Ordering::Relaxed);
+                    let events = PollEvents::IN | PollEvents::RDHUP;
+                    self.queue(|ring| ring.poll_multi(Slot(slot), events, Token::new(POLL, 0, slot)));
+                }
+                (POLL, Ok(_)) => {
+                    let group = self.buffers.group();
+                    self.queue(|ring| ring.recv(Slot(slot), group, Token::new(RECV, 0, slot)));
+                }
+                (RECV, Ok(1..)) => {
+                    self.buffers.recycle(completion.buffer.expect("the ping"));
+                    send(&mut self.ring, slot);
+                }
+                _ => {}
+            }
+        }
+        true
+    }
+
+    fn queue(&mut self, mut request: impl FnMut(&mut Ring) -> Result<(), Full>) {
+        while request(&mut self.ring).is_err() {
+            self.ring.submit().expect("enter");
+        }
+    }
+}
+
+fn nodelay() -> StreamOptions {
+    StreamOptions { nodelay: true, ..Default::default() }
+}
+
+fn send(ring: &mut Ring, slot: u32) {
+    while ring.send(Slot(slot), Bytes::from_static(PING), Token::new(OTHER, 0, slot)).is_err() {
+        ring.submit().expect("enter");
+    }
+}
+
+/// All clients: one ring, one thread.
+struct Clients {
+    ring: Ring,
+    buffers: BufferRing,
+    /// The intended time of the ping under way, in us; 0: none.
+    pinged_us: Vec<u64>,
+    random: u64,
+}
+
+impl Clients {
+    fn connect(addrs: &[SocketAddr], connections: u32) -> Self {
+        let all = addrs.len() as u32 * connections;
+        let config = RingConfig { direct_slots: all, in_flight_max: all, ..Default::default() };
+        let mut ring = Ring::new(config).expect("a ring");
+        let buffers = ring.buffer_ring(1024, 64).expect("buffers");
+        for slot in 0..all {
+            let options = ClientOptions { stream: nodelay(), ..Default::default() };
+            ring.install(Slot(slot), client_socket(Family::V4, &options).expect("a socket")).expect("a slot");
+            let addr = addrs[slot as usize % addrs.len()];
+            ring.connect(Slot(slot), addr, Token::new(OTHER, 0, slot)).expect("room");
+            let connected = loop {
+                if let Some(completion) = ring.next_completion() {
+                    break completion.result;
+                }
+                ring.submit_and_wait(1, None).expect("enter");
+            };
+            connected.expect("connected");
+        }
+        let mut clients = Self { ring, buffers, pinged_us: vec![0; all as usize], random: 1 };
+        (0..all).for_each(|slot| clients.arm(slot));
+        clients
+    }
+
+    fn arm(&mut self, slot: u32) {
+        while self.ring.recv_multi(Slot(slot), self.buffers.group(), Token::new(RECV, 0, slot)).is_err() {
+            self.ring.submit().expect("enter");
+        }
+    }
+
+    fn measure(&mut self, load: Load, servers: &[PathBuf]) -> Figures {
+        self.drive(load.pings_per_s, Duration::from_secs(1));
+        let here = [PathBuf::from("/proc/thread-self")];
+        let before = (cpu_us(servers), cpu_us(&here), switches(servers));
+        let (mut latencies_us, lost) = self.drive(load.pings_per_s, load.time);
+        let (server, client) = (cpu_us(servers) - before.0, cpu_us(&here) - before.1);
+        latencies_us.sort_unstable();
+        let pings = latencies_us.len();
+        let at = |share: f64| latencies_us[((pings - 1) as f64 * share) as usize] as f64;
+        let each = |sum: f64| sum / pings as f64;
+        let switched = each(switches(servers) - before.2);
+        Figures([each(server), each(server + client), at(0.5), at(0.99), switched, lost as f64])
+    }
+
+    /// Pings for that time and gives the latencies, and how many pings had no answer a second after it.
+    fn drive(&mut self, pings_per_s: f64, time: Duration) -> (Vec<u64>, usize) {
+        let (start, mut latencies_us) = (Instant::now(), Vec::new());
+        // From 1 on, since 0 says that none is under way.
+        let now_us = || start.elapsed().as_micros() as u64 + 1;
+        let (end_us, mut next_us) = (time.as_micros() as u64, 1.0);
+        let mut under_way = 0_usize;
+        loop {
+            while next_us <= now_us() as f64 && next_us <= end_us as f64 {
+                let slot = (self.draw() * self.pinged_us.len() as f64) as usize;
+                if self.pinged_us[slot] == 0 {
+                    self.pinged_us[slot] = next_us as u64;
+                    under_way += 1;
+                    send(&mut self.ring, slot as u32);
+                }
+                next_us -= (1.0 - self.draw()).ln() * 1e6 / pings_per_s;
+            }
+            let is_over = now_us() > end_us;
+            if is_over && (under_way == 0 || now_us() > end_us + 1_000_000) {
+                self.pinged_us.fill(0);
+                return (latencies_us, under_way);
+            }
+            let wait_us = if is_over { 1_000 } else { (next_us - now_us() as f64).max(0.0) as u64 };
+            self.ring
+                .submit_and_wait(u32::from(wait_us > 0), Some(Duration::from_micros(wait_us)))
+                .expect("enter");
+            for _ in 0..COMPLETIONS_MAX {
+                let Some(completion) = self.ring.next_completion() else { break };
+                let slot = completion.token.slot();
+                if let Some(id) = completion.buffer {
+                    self.buffers.recycle(id);
+                    let pinged_us = std::mem::take(&mut self.pinged_us[slot as usize]);
+                    latencies_us.push(now_us() - pinged_us);
+                    under_way -= 1;
+                }
+                if completion.token.op() == RECV && !completion.more {
+                    self.arm(slot);
+                }
+            }
+        }
+    }
+
+    /// From 0 to below 1.
+    fn draw(&mut self) -> f64 {
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+fn cpu_us(tasks: &[PathBuf]) -> f64 {
+    let ns = |task: &PathBuf| -> f64 {
+        let text = fs::read_to_string(task.join("schedstat")).expect("the kernel tells it");
+        text.split(' ').next().and_then(|ns| ns.parse().ok()).expect("a number")
+    };
+    tasks.iter().map(ns).sum::<f64>() / 1e3
+}
+
+fn switches(tasks: &[PathBuf]) -> f64 {
+    let of = |task: &PathBuf| -> f64 {
+        let text = fs::read_to_string(task.join("status")).expect("the kernel tells it");
+        let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|count| count.trim().parse().ok()).expect("a number")
+    };
+    tasks.iter().map(of).sum()
+}
