@@ -1,6 +1,7 @@
 //! The command line.
 
 mod rates;
+mod stand;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -9,11 +10,12 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::limits;
 use crate::measure::Arrival;
-use crate::servers::{Cores, StormCores};
+use crate::servers::Cores;
 use crate::session::Place;
 use crate::sources::Sources;
 
 pub use rates::{CompareArgs, FindMaxArgs, HtmlArgs, RampArgs, ScenarioName, SoakArgs};
+pub use stand::{BroadcastArgs, HoldArgs, StormArgs};
 
 /// Load for a Moorgate gateway, and a phone to talk through it.
 #[derive(Debug, Parser)]
@@ -30,6 +32,7 @@ Examples:
   moorgate-bench chat --clients 10000 --seconds 30
   moorgate-bench chat --clients 2000 --seconds 30 --spawn --kill-backend-at 10 --kill-gateway-at 20
   moorgate-bench hold --connections 100000 --seconds 30 --spawn
+  moorgate-bench broadcast --connections 100000 --rounds 20 --spawn
   moorgate-bench call --clients 64 --rate 20000 --seconds 10 --spawn --json call.json --html call.html
   moorgate-bench find-max --p99 50ms --clients 256 --spawn
   moorgate-bench compare before.json after.json
@@ -65,6 +68,12 @@ Examples:
   moorgate-bench hold --connections 100000 --seconds 30 --spawn
   moorgate-bench hold --connections 1000 --seconds 60 --heartbeat 10 --json hold.json")]
     Hold(HoldArgs),
+    /// Notices for everybody, again and again: how fast does everybody have one, and do heartbeats suffer?
+    #[command(after_help = "\
+Examples:
+  moorgate-bench broadcast --connections 100000 --rounds 20 --spawn
+  moorgate-bench broadcast --connections 10000 --rounds 100 --interval 1 --heartbeat 10 --json broadcast.json")]
+    Broadcast(BroadcastArgs),
     /// A gateway is killed, and all its phones come back at once: is anybody lost, and who notices?
     #[command(after_help = "\
 Starts a backend and two gateways. Exit code 1 when a phone is lost, when the logic tier is called for reconnects, or
@@ -207,55 +216,6 @@ pub struct ChatArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct StormArgs {
-    /// Phones that are cut, each of a user of its own.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
-    pub connections: u32,
-    /// Phones of the gateway beside it.
-    #[arg(long, value_name = "N", default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub healthy: u32,
-    /// Their calls a second, together.
-    #[arg(long, value_name = "R", default_value_t = 500.0, value_parser = rate)]
-    pub rate: f64,
-    /// Cores of the gateway beside it and of the threads of its phones, as 1,2; without: planned.
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub healthy_cores: Vec<usize>,
-    #[command(flatten)]
-    pub place: PlaceArgs,
-}
-
-impl StormArgs {
-    pub fn options(&self) -> Result<crate::storm::StormOptions, String> {
-        let mut place = self.place.place()?;
-        if !place.spawn {
-            return Err("a storm kills its gateway, so it starts its own: say --spawn".to_owned());
-        }
-        let planned = StormCores::plan(&gateway_ring::available_cores());
-        let healthy =
-            if self.healthy_cores.is_empty() { planned.healthy } else { self.healthy_cores.clone() };
-        place.cores.get_or_insert(planned.stormed);
-        place.second_gateway = Some(healthy);
-        let (connections, healthy, rate) = (self.connections, self.healthy, self.rate);
-        Ok(crate::storm::StormOptions { connections, healthy, rate, place })
-    }
-}
-
-#[derive(Debug, Args)]
-pub struct HoldArgs {
-    /// Phones, each of a user of its own.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
-    pub connections: u32,
-    /// How long they are held, after the last connect.
-    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub seconds: u64,
-    /// Seconds between beats; without: half of the time held, at most 240.
-    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=600))]
-    pub heartbeat: Option<u32>,
-    #[command(flatten)]
-    pub place: PlaceArgs,
-}
-
-#[derive(Debug, Args)]
 pub struct CallArgs {
     /// Phones.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
@@ -361,6 +321,8 @@ mod tests {
             "moorgate-bench chat --clients 10000 --seconds 30 --target localhost:7600 --json f",
             "moorgate-bench chat --clients 1000 --seconds 30 --spawn --kill-backend-at 10 --kill-gateway-at 20.5",
             "moorgate-bench hold --connections 100000 --seconds 30 --spawn --heartbeat 15",
+            "moorgate-bench broadcast --connections 100000 --rounds 20 --interval 0.5 --spawn --hdr d",
+            "moorgate-bench storm --connections 200000 --spawn --healthy-cores 1",
             "moorgate-bench call --clients 64 --payload 100 --spawn",
         ] {
             parse(line).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -376,6 +338,8 @@ mod tests {
             "moorgate-bench chat --clients 10 --seconds 5 --rate -1",
             "moorgate-bench chat --clients 10 --seconds 5 --spawn --target 127.0.0.1:1",
             "moorgate-bench hold --connections 0 --seconds 1",
+            "moorgate-bench broadcast --connections 1 --rounds 0",
+            "moorgate-bench broadcast --connections 1 --rounds 1 --interval 0",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -14,7 +14,8 @@ use crate::measure::{Arrival, Measured, Recorder};
 use crate::mixed::{Kind, KindCount};
 use crate::report::{Generator, HostFacts, Report, SCHEMA};
 use crate::servers::Cores;
-use crate::{call, chat, compare, find_max, hold, ramp, soak, storm};
+use crate::standing::{Broadcast, Connections, Heartbeats, Setup};
+use crate::{broadcast, call, chat, compare, find_max, hold, ramp, soak, storm};
 
 const LATENCY: Percentiles = Percentiles { p50: 1.0, p99: 2.0, p999: 3.0, max: 4.0 };
 
@@ -144,17 +145,23 @@ fn a_chat_is_good_when_nothing_is_missing_doubled_or_out_of_order() {
     assert!(chat::ChatReport { gaps: 1, repeats: 1, unacknowledged: 1, ..chat_report() }.is_good());
 }
 
-#[test]
-fn hold() {
-    let report = hold::HoldReport {
+fn connections(lost: u64) -> Connections {
+    Connections { asked: 5, held: 5, lost, failed_attempts: 0, trouble: None }
+}
+
+const SETUP: Setup = Setup { per_second: 10.0, seconds: 0.5 };
+const BEATS: Heartbeats = Heartbeats { answered: 5, phones_without: 0, lost: 0, latency_ms: LATENCY };
+
+fn hold_report() -> hold::HoldReport {
+    hold::HoldReport {
         schema: SCHEMA,
         command: "hold",
         seconds: 1.0,
         ended_early: false,
         heartbeat_s: 1,
-        connections: hold::Connections { asked: 5, held: 5, lost: 0, failed_attempts: 0, trouble: None },
-        setup: hold::Setup { per_second: 10.0, seconds: 0.5 },
-        heartbeats: hold::Heartbeats { answered: 5, phones_without: 0 },
+        connections: connections(0),
+        setup: SETUP,
+        heartbeats: BEATS,
         server: hold::ServerCost {
             user_bytes_per_connection: Some(1.0),
             user_bytes_in_all: Some(2.0),
@@ -171,14 +178,80 @@ fn hold() {
         host: host(),
         measured: measured(),
         recorded: None,
-    };
+    }
+}
+
+#[test]
+fn hold() {
+    let report = hold_report();
     let paths = "connections.asked connections.held connections.lost server.user_bytes_per_connection \
         server.user_bytes_in_all server.kernel_bytes_per_connection server.cpu_us_per_heartbeat \
-        backend.user_bytes_per_connection setup.per_second";
+        backend.user_bytes_per_connection setup.per_second heartbeats.latency_ms.p99";
     has(&report, &paths.split_whitespace().collect::<Vec<_>>());
     assert!(report.is_good());
-    let lost = hold::Connections { asked: 5, held: 5, lost: 1, failed_attempts: 0, trouble: None };
-    assert!(!hold::HoldReport { connections: lost, ..report }.is_good(), "one was lost and came back");
+    assert!(
+        !hold::HoldReport { connections: connections(1), ..hold_report() }.is_good(),
+        "lost, and came back"
+    );
+    let beats = Heartbeats { phones_without: 1, ..BEATS };
+    assert!(!hold::HoldReport { heartbeats: beats, ..hold_report() }.is_good());
+    let deaf = Broadcast { asked: 5, delivered: 4, ..Broadcast::default() };
+    assert!(!hold::HoldReport { broadcast: Some(deaf), ..hold_report() }.is_good());
+}
+
+fn broadcast_report() -> broadcast::BroadcastReport {
+    let round = broadcast::Round {
+        at_s: 5.0,
+        late_ms: 0.0,
+        asked: 5,
+        delivered: 5,
+        twice: 0,
+        seconds: 0.5,
+        cpu_us_per_phone: Some(6.0),
+        trouble: None,
+    };
+    broadcast::BroadcastReport {
+        schema: SCHEMA,
+        command: "broadcast",
+        seconds: 10.0,
+        ended_early: false,
+        interval_s: 5.0,
+        heartbeat_s: 5,
+        connections: connections(0),
+        setup: SETUP,
+        broadcast: Broadcast { asked: 5, delivered: 5, cpu_us_per_phone: Some(6.0), ..Broadcast::default() },
+        rounds_asked: 1,
+        rounds_late: 0,
+        rounds: vec![round],
+        latency_ms: LATENCY,
+        heartbeats: BEATS,
+        server: broadcast::GatewayMemory { rss_bytes_before: Some(1), rss_bytes_highest: Some(2) },
+        generator: generator(),
+        host: host(),
+        measured: measured(),
+        recorded: None,
+    }
+}
+
+#[test]
+fn broadcast() {
+    let paths = "broadcast.delivered broadcast.seconds broadcast.cpu_us_per_phone broadcast.twice latency_ms.p99 \
+        heartbeats.lost heartbeats.latency_ms.p99 connections.lost server.rss_bytes_highest rounds_late";
+    has(&broadcast_report(), &paths.split_whitespace().collect::<Vec<_>>());
+    assert!(broadcast_report().is_good());
+    let spoil: [fn(&mut broadcast::BroadcastReport); 6] = [
+        |report| report.broadcast.delivered = 4,
+        |report| report.broadcast.twice = 1,
+        |report| report.connections.lost = 1,
+        |report| report.heartbeats.lost = 1,
+        |report| report.heartbeats.phones_without = 1,
+        |report| report.rounds_asked = 2,
+    ];
+    for spoil in spoil {
+        let mut report = broadcast_report();
+        spoil(&mut report);
+        assert!(!report.is_good(), "{}", report.summary());
+    }
 }
 
 #[test]
@@ -276,6 +349,7 @@ fn storm() {
 fn the_schemas_in_the_tree_are_those_of_the_reports() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");
     let all = [
+        ("broadcast", schema_for!(broadcast::BroadcastReport)),
         ("call", schema_for!(call::CallReport)),
         ("chat", schema_for!(chat::ChatReport)),
         ("hold", schema_for!(hold::HoldReport)),

@@ -1,4 +1,4 @@
-//! The load bench: phones that chat, hold, call or come back in storms; searches, ramps and comparisons made of those; other
+//! The load bench: phones that chat, stand, call or come back in storms; searches, ramps and comparisons made of those; other
 //! protocols under the same engine; and a phone for a person.
 //!
 //! [`fleet`] moves the bytes of many phones; [`workload`] says what they do; [`measure`] says when, and records what it took;
@@ -41,6 +41,7 @@ pub mod session;
 pub mod signals;
 pub mod soak;
 pub mod sources;
+pub mod standing;
 pub mod state;
 pub mod storm;
 pub mod workload;

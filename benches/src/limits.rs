@@ -100,6 +100,15 @@ pub const STORM_P99_MS: f64 = 20.0;
 /// Reports of some 500 who came are far less than a call each.
 pub const STORM_LOGIC_CALLS: f64 = 0.1;
 
+/// Looks of a conductor that waits.
+pub const LOOK_MS: u64 = 20;
+/// A phone that has not beaten is waited for so long beyond its interval.
+pub const BEAT_LATE_MS: u64 = 10_000;
+/// Connections that a spawned gateway has room for beyond the phones: what comes and goes at once.
+pub const ROOMS: u32 = 64;
+/// Notices of one run.
+pub const ROUNDS_MAX: u32 = 10_000;
+
 /// Connections of the warm-up of `hold`.
 pub const WARM_UP_CONNECTIONS: u32 = 1_000;
 

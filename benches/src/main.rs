@@ -8,7 +8,9 @@ use benches::mixed::{MixOptions, Weights};
 use benches::output::Outputs;
 use benches::report::Report;
 use benches::session::RunError;
-use benches::{call, chat, compare, find_max, hold, output, phone, ramp, report, signals, soak, storm};
+use benches::{
+    broadcast, call, chat, compare, find_max, hold, output, phone, ramp, report, signals, soak, storm,
+};
 use clap::Parser;
 
 /// Something was lost, doubled or out of order.
@@ -64,6 +66,10 @@ fn run(command: Command) -> Result<bool, String> {
             let options = args.options()?;
             tell(&args.place, || ramp::run(&options))
         }
+        Command::Broadcast(args) => {
+            let options = args.options()?;
+            tell(&args.place, || broadcast::run(&options))
+        }
         Command::Storm(args) => {
             let options = args.options()?;
             tell(&args.place, || storm::run(&options))
@@ -89,12 +95,7 @@ fn run(command: Command) -> Result<bool, String> {
         Command::Peers(args) => args.run(),
         Command::Floor(args) => args.run(),
         Command::Hold(args) => {
-            let options = hold::HoldOptions {
-                connections: args.connections,
-                seconds: args.seconds,
-                heartbeat_s: args.heartbeat,
-                place: args.place.place()?,
-            };
+            let options = args.options()?;
             tell(&args.place, || hold::run(&options))
         }
         Command::Call(args) => {

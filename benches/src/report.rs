@@ -75,6 +75,20 @@ pub trait Report: Serialize {
     }
 }
 
+/// The part of a [`Report`] that is the same in all that keep `host` and `recorded`.
+macro_rules! on_record {
+    () => {
+        fn host(&self) -> &crate::report::HostFacts {
+            &self.host
+        }
+
+        fn recorded(&self) -> Option<&crate::report::Recorded> {
+            self.recorded.as_ref()
+        }
+    };
+}
+pub(crate) use on_record;
+
 /// The histograms of a run.
 #[derive(Debug, Clone)]
 pub struct Recorded {

@@ -75,7 +75,7 @@ impl CallBench {
     pub fn open_beside(setup: &CallSetup, title: &str, others: u32) -> Result<Self, RunError> {
         let place = &setup.place;
         let config = PhoneConfig { sync_on_connect: false, ..PhoneConfig::default() };
-        let session = Session::open(place, setup.clients + others, 64, config)?;
+        let session = Session::open(place, setup.clients + others, limits::ROOMS, config)?;
         let cores = place.second_gateway.clone().unwrap_or_else(|| session.cores.bench.clone());
         let recorder = Arc::new(Recorder::new(&OPERATIONS));
         recorder.begin_phase("connect", session.clock.now_us());

@@ -118,7 +118,7 @@ impl<'a> ChatBench<'a> {
 
     fn open(options: &'a ChatOptions) -> Result<Self, RunError> {
         let config = PhoneConfig { sync_on_connect: false, ..PhoneConfig::default() };
-        let session = Session::open(&options.place, options.clients, 64, config)?;
+        let session = Session::open(&options.place, options.clients, limits::ROOMS, config)?;
         let population = Arc::new(Population::new(options.clients, options.place.seed));
         let recorder = Arc::new(Recorder::new(&OPERATIONS));
         recorder.begin_phase("set-up", session.clock.now_us());

@@ -148,6 +148,7 @@ impl<A: App> Engine<'_, A> {
             line.armed_ms = NEVER;
             match line.phone.poll_timeout() {
                 Some(due_ms) if due_ms <= now.ms() => {
+                    self.app.due(self.first + at, &line.phone, due_ms, now);
                     line.phone.handle_timeout(now.ms());
                     self.touch(at);
                 }
@@ -228,7 +229,7 @@ impl<A: App> Engine<'_, A> {
     }
 
     /// After bytes were fed.
-    pub fn heard(&mut self, at: u32) {
+    pub fn heard(&mut self, at: u32, now: Now) {
         let line = &mut self.lines[at as usize];
         let answered = line.phone.beats_answered();
         let new = answered.wrapping_sub(line.beats_answered);
@@ -236,7 +237,7 @@ impl<A: App> Engine<'_, A> {
             line.beats_answered = answered;
             Meter::add(&self.meter.beats_answered, u64::from(new));
         }
-        self.app.heard(self.first + at, &line.phone);
+        self.app.heard(self.first + at, &line.phone, new, now);
     }
 
     /// Starts connects while there are places: first those that come back, then new ones.

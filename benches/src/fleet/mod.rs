@@ -44,8 +44,10 @@ pub trait App: Send + 'static {
         event: <Self::Machine as Machine>::Event,
         now: Now,
     );
-    /// Bytes came and were fed to the machine.
-    fn heard(&mut self, _phone: u32, _machine: &Self::Machine) {}
+    /// Bytes came and were fed to the machine, among them the answers of so many beats.
+    fn heard(&mut self, _phone: u32, _machine: &Self::Machine, _beats: u32, _now: Now) {}
+    /// A timer is due since `due_ms`, which is when the machine wanted to be called; it is called after this.
+    fn due(&mut self, _phone: u32, _machine: &Self::Machine, _due_ms: u64, _now: Now) {}
     /// Once a turn, before anything leaves. Gives when it wants the next turn at the latest.
     fn turn(&mut self, phones: &mut Phones<'_, Self::Machine>, now: Now) -> u64;
 }

@@ -202,7 +202,7 @@ impl<A: App> Engine<'_, A> {
         match completion.result {
             Ok(0) => self.ended(at, Ended::Eof, now)?,
             Ok(_) => {
-                self.heard(at);
+                self.heard(at, now);
                 self.touch(at);
                 let line = &mut self.lines[at as usize];
                 let armed = self.config.receive == Receive::Armed;

@@ -27,6 +27,11 @@ const TILES: &[(&str, &str, &str, f64)] = &[
     ("gateway's CPU", "server.gateway.cpu_us_per_call", "us a call", 1.0),
     ("gateway's CPU", "server.gateway.cpu_us_per_message", "us a message", 1.0),
     ("backend's CPU", "server.backend.cpu_us_per_message", "us a message", 1.0),
+    ("delivered", "broadcast.delivered", "notices", 1.0),
+    ("the slowest notice", "broadcast.seconds", "s", 1.0),
+    ("gateway's CPU", "broadcast.cpu_us_per_phone", "us a phone told", 1.0),
+    ("beats, p99", "heartbeats.latency_ms.p99", "ms", 1.0),
+    ("beats lost", "heartbeats.lost", "", 1.0),
     ("missing", "missing", "", 1.0),
     ("duplicates", "duplicates", "", 1.0),
     ("errors", "errors", "", 1.0),
@@ -126,7 +131,7 @@ pub(super) fn operations(report: &Value) -> String {
 
 /// The steps of a ramp or a search: a table of whatever keys they have.
 pub(super) fn steps(report: &Value) -> String {
-    let steps = ["steps", "search", "trials"].into_iter().find_map(|key| report[key].as_array());
+    let steps = ["steps", "search", "trials", "rounds"].into_iter().find_map(|key| report[key].as_array());
     let Some((steps, first)) = steps.and_then(|steps| Some((steps, steps.first()?.as_object()?))) else {
         return String::new();
     };

@@ -62,6 +62,13 @@ impl Tape {
         cell.counts.late += u64::from(now_us > intended_us + limits::LATE_START_US);
     }
 
+    /// The same of many at once.
+    pub fn starts(&mut self, op: Op, intended_us: u64, now_us: u64, count: u64) {
+        let cell = self.cell(op, intended_us);
+        cell.counts.starts += count;
+        cell.counts.late += if now_us > intended_us + limits::LATE_START_US { count } else { 0 };
+    }
+
     /// Starts that were due and never made.
     pub fn dropped(&mut self, op: Op, intended_us: u64, count: u64) {
         if count > 0 {

@@ -42,7 +42,7 @@ fn a_target_that_speaks_http() {
 
 #[test]
 fn a_rate_that_cannot_be_made() {
-    let service = Service { each: Duration::from_millis(20), stall: None };
+    let service = Service { each: Duration::from_millis(20), ..Service::default() };
     let bench = Bench::new("rate", start(service));
     let output = bench.run("call --clients 2 --seconds 1 --rate 5000 --warm-up 0");
     refused(&output, &["the rate of 5000 a second was not made", "--clients"]);

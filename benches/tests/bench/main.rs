@@ -5,3 +5,4 @@ mod measuring;
 mod page;
 mod run;
 mod standin;
+mod standing;

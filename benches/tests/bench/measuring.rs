@@ -17,7 +17,7 @@ fn p(report: &Value, key: &str) -> f64 {
 /// loop says so. The closed loop has asked once a phone meanwhile, and its p99 knows nothing of the stall.
 #[test]
 fn a_stall_shows_in_the_open_loop_and_is_hidden_by_the_closed_one() {
-    let service = Service { each: Duration::ZERO, stall: Some((2_000 * MS, 500 * MS)) };
+    let service = Service { stall: Some((2_000 * MS, 500 * MS)), ..Service::default() };
     let args = "call --clients 64 --seconds 4 --payload 20";
     let open = Bench::new("open", start(service)).report(&format!("{args} --rate 1500 --arrival constant"));
     let closed = Bench::new("closed", start(service)).report(&format!("{args} --closed"));
@@ -44,7 +44,7 @@ fn a_stall_shows_in_the_open_loop_and_is_hidden_by_the_closed_one() {
 /// A server that takes 2 ms a call gives 500 a second and no more. In 3 s a tenth beyond it is 300 ms behind.
 #[test]
 fn find_max_finds_a_known_limit_and_confirms_it() {
-    let service = Service { each: 2 * MS, stall: None };
+    let service = Service { each: 2 * MS, ..Service::default() };
     let bench = Bench::new("find-max", start(service));
     let report = bench.report(
         "find-max --p99 300ms --clients 64 --from 125 --trial 2 --confirm 3 --steps 3 --arrival constant",
@@ -60,7 +60,7 @@ fn find_max_finds_a_known_limit_and_confirms_it() {
 
 #[test]
 fn a_ramp_has_a_line_and_a_histogram_a_step_and_shows_where_it_bends() {
-    let service = Service { each: Duration::from_micros(500), stall: None };
+    let service = Service { each: Duration::from_micros(500), ..Service::default() };
     let bench = Bench::new("ramp", start(service));
     let hdr = bench.dir.join("hdr");
     let report = bench.report(&format!(

@@ -1,7 +1,7 @@
 //! Runs the program against a target, in a directory of its own.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -11,14 +11,24 @@ use serde_json::Value;
 pub struct Bench {
     pub dir: PathBuf,
     target: SocketAddr,
+    backend_admin: SocketAddr,
 }
+
+/// Nobody listens there.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 impl Bench {
     pub fn new(name: &str, target: SocketAddr) -> Self {
         let dir = std::env::temp_dir().join(format!("moorgate-bench-it-{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).expect("made");
         fs::write(dir.join("issuer.pem"), IssuerKey::generate().to_pem()).expect("written");
-        Self { dir, target }
+        Self { dir, target, backend_admin: NOBODY }
+    }
+
+    /// With the admin port of a backend.
+    pub fn with_admin(mut self, backend_admin: SocketAddr) -> Self {
+        self.backend_admin = backend_admin;
+        self
     }
 
     /// The command with what it needs to find the target.
@@ -27,8 +37,8 @@ impl Bench {
         command.args(args.split_ascii_whitespace());
         command.arg("--target").arg(self.target.to_string());
         command.arg("--issuer-key").arg(self.dir.join("issuer.pem"));
-        // Nobody there: the stand-in has no status.
-        command.args(["--admin", "127.0.0.1:1", "--backend-admin", "127.0.0.1:1"]);
+        // The stand-in has no status.
+        command.args(["--admin", &NOBODY.to_string(), "--backend-admin", &self.backend_admin.to_string()]);
         command.current_dir(&self.dir).stdin(Stdio::null());
         command
     }

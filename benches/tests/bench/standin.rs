@@ -1,9 +1,10 @@
 //! A gateway that does what a test wants: it welcomes every phone and answers calls with their own bodies, one server
-//! thread for all, as slow as it is told to be.
+//! thread for all, as slow as it is told to be. With an admin port it is the backend too, which tells everybody.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,12 @@ pub struct Service {
     pub each: Duration,
     /// It stands still once, so long after its first call, for so long.
     pub stall: Option<(Duration, Duration)>,
+    /// It answers each beat so much later.
+    pub beat: Duration,
 }
+
+/// Where phones of a [`Service`] are told what all shall know.
+type Everybody = Arc<Mutex<Vec<TcpStream>>>;
 
 struct Asked {
     stream: TcpStream,
@@ -29,21 +35,61 @@ struct Asked {
 
 /// Serves until the test's process ends.
 pub fn start(service: Service) -> SocketAddr {
+    start_with_admin(service).0
+}
+
+/// The same, and where `POST /broadcast` is taken.
+pub fn start_with_admin(service: Service) -> (SocketAddr, SocketAddr) {
+    let everybody = Everybody::default();
+    let admin = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let admin_address = admin.local_addr().expect("an address");
+    let told = everybody.clone();
+    thread::spawn(move || {
+        for stream in admin.incoming().flatten() {
+            tell_everybody(stream, &told);
+        }
+    });
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let (asked, calls) = mpsc::channel();
     thread::spawn(move || serve(&calls, service));
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let asked = asked.clone();
-            thread::spawn(move || phone(stream, &asked));
+            let (asked, everybody) = (asked.clone(), everybody.clone());
+            thread::spawn(move || phone(stream, &asked, &everybody, service.beat));
         }
     });
-    address
+    (address, admin_address)
+}
+
+/// One request to the admin port.
+fn tell_everybody(mut stream: TcpStream, everybody: &Everybody) {
+    let (mut held, mut buffer) = (Vec::new(), [0; 4 << 10]);
+    let (head, body) = loop {
+        let Ok(count @ 1..) = stream.read(&mut buffer) else { return };
+        held.extend_from_slice(&buffer[..count]);
+        let text = String::from_utf8_lossy(&held).into_owned();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+        if body.len() >= length.map_or(0, |length| length.parse().expect("a length")) {
+            break (head.to_owned(), body.to_owned());
+        }
+    };
+    if !head.starts_with("POST /broadcast ") {
+        let _ = stream.write_all(b"HTTP/1.0 404 Not Found\r\n\r\n");
+        return;
+    }
+    let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n{\"gateways\": 1}");
+    let what = pb::notice::What::Announcement(pb::Announcement { text: body });
+    let mut frame = Vec::new();
+    put_message(&mut frame, kind::EVENT, &pb::Notice { what: Some(what) });
+    for phone in everybody.lock().expect("nobody panicked").iter_mut() {
+        let _ = phone.write_all(&frame);
+    }
 }
 
 /// Reads one phone's frames until it goes.
-fn phone(mut stream: TcpStream, asked: &Sender<Asked>) {
+fn phone(mut stream: TcpStream, asked: &Sender<Asked>, everybody: &Everybody, beat: Duration) {
     stream.set_nodelay(true).expect("an option");
     let (mut held, mut buffer) = (Vec::new(), [0; 16 << 10]);
     while let Ok(count @ 1..) = stream.read(&mut buffer) {
@@ -52,8 +98,15 @@ fn phone(mut stream: TcpStream, asked: &Sender<Asked>) {
         let mut out = Vec::new();
         while let Ok(Some(frame)) = next_frame(&mut rest, 64 << 10) {
             match frame.kind {
-                kind::HELLO => put_message(&mut out, kind::WELCOME, &welcome()),
-                kind::BEAT if frame.body.is_empty() => out.extend_from_slice(&Beat::EMPTY),
+                kind::HELLO => {
+                    put_message(&mut out, kind::WELCOME, &welcome());
+                    let phone = stream.try_clone().expect("a descriptor");
+                    everybody.lock().expect("nobody panicked").push(phone);
+                }
+                kind::BEAT if frame.body.is_empty() => {
+                    thread::sleep(beat);
+                    out.extend_from_slice(&Beat::EMPTY);
+                }
                 kind::CALL => {
                     let call = Call::parse(frame.body).expect("a call");
                     let stream = stream.try_clone().expect("a descriptor");
