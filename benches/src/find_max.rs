@@ -289,11 +289,5 @@ impl Report for FindMaxReport {
         format!("{}\n{}", self.verdict, self.generator.verdict)
     }
 
-    fn host(&self) -> &HostFacts {
-        &self.host
-    }
-
-    fn recorded(&self) -> Option<&Recorded> {
-        self.recorded.as_ref()
-    }
+    crate::report::on_record!();
 }

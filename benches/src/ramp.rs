@@ -143,13 +143,7 @@ impl Report for RampReport {
         format!("{}\n{}", lines.join("\n"), self.generator.verdict)
     }
 
-    fn host(&self) -> &HostFacts {
-        &self.host
-    }
-
-    fn recorded(&self) -> Option<&Recorded> {
-        self.recorded.as_ref()
-    }
+    crate::report::on_record!();
 }
 
 /// `1000,2000,8000`, or `1000-8000/8` for eight steps of equal size.

@@ -127,13 +127,7 @@ impl Report for SoakReport {
         )
     }
 
-    fn host(&self) -> &HostFacts {
-        &self.host
-    }
-
-    fn recorded(&self) -> Option<&Recorded> {
-        self.recorded.as_ref()
-    }
+    crate::report::on_record!();
 
     fn shortfall(&self) -> Option<String> {
         let starts = self.calls + self.errors + self.unanswered;

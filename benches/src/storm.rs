@@ -140,13 +140,7 @@ impl Report for StormReport {
         )
     }
 
-    fn host(&self) -> &HostFacts {
-        &self.host
-    }
-
-    fn recorded(&self) -> Option<&Recorded> {
-        self.recorded.as_ref()
-    }
+    crate::report::on_record!();
 }
 
 /// Phones that only stand, and come back.

@@ -109,12 +109,12 @@ impl CallCost {
     }
 }
 
-impl CallReport {
-    pub fn is_good(&self) -> bool {
+impl Report for CallReport {
+    fn is_good(&self) -> bool {
         self.errors + self.unanswered == 0 && self.calls > 0
     }
 
-    pub fn summary(&self) -> String {
+    fn summary(&self) -> String {
         let us = |part: &PartCost| figure(part.cpu_us_per_call, "us");
         let early = if self.ended_early { " (ended early)" } else { "" };
         let mut text = format!(
@@ -151,24 +151,8 @@ impl CallReport {
         }
         text
     }
-}
 
-impl Report for CallReport {
-    fn is_good(&self) -> bool {
-        self.is_good()
-    }
-
-    fn summary(&self) -> String {
-        self.summary()
-    }
-
-    fn host(&self) -> &HostFacts {
-        &self.host
-    }
-
-    fn recorded(&self) -> Option<&Recorded> {
-        self.recorded.as_ref()
-    }
+    crate::report::on_record!();
 
     fn shortfall(&self) -> Option<String> {
         let asked = self.pace.rate.filter(|_| !self.ended_early)?;

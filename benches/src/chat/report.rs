@@ -158,40 +158,15 @@ impl fmt::Display for Trial {
 }
 
 impl Report for ChatReport {
-    fn is_good(&self) -> bool {
-        self.is_good()
-    }
-
-    fn summary(&self) -> String {
-        self.summary()
-    }
-
-    fn host(&self) -> &HostFacts {
-        &self.host
-    }
-
-    fn recorded(&self) -> Option<&Recorded> {
-        self.recorded.as_ref()
-    }
-
-    fn shortfall(&self) -> Option<String> {
-        if self.ended_early || self.kinds.is_some() {
-            return None;
-        }
-        crate::report::shortfall(self.rate, self.sent, self.dropped_starts, &self.generator)
-    }
-}
-
-impl ChatReport {
     /// Nothing missing, doubled or out of order.
-    pub fn is_good(&self) -> bool {
+    fn is_good(&self) -> bool {
         let wrong = self.duplicates + self.missing + self.out_of_order + self.disagreements;
         let differ = self.state.as_ref().map_or(0, |state| state.differ);
         wrong + self.misdelivered + self.own_missing + self.bad_pages + self.refused + differ == 0
             && self.acknowledged > 0
     }
 
-    pub fn summary(&self) -> String {
+    fn summary(&self) -> String {
         let mut text = format!(
             "{} phones, {:.0} {} a second for {:.0} s: {} sent, {} acknowledged ({:.0}/s), {} delivered ({:.0}/s)\n",
             self.clients,
@@ -257,6 +232,17 @@ impl ChatReport {
         text
     }
 
+    crate::report::on_record!();
+
+    fn shortfall(&self) -> Option<String> {
+        if self.ended_early || self.kinds.is_some() {
+            return None;
+        }
+        crate::report::shortfall(self.rate, self.sent, self.dropped_starts, &self.generator)
+    }
+}
+
+impl ChatReport {
     /// The kinds and the states of a mix; nothing without one.
     fn mixed(&self) -> String {
         let (Some(kinds), Some(state)) = (&self.kinds, &self.state) else { return String::new() };
