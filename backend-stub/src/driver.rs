@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::logic::{Answer, At, Core};
 use crate::rpc::{Connection, Quiet};
 use crate::rt::{Signal, Waker};
-use crate::stats::Stats;
+use crate::stats::{Stats, StoreState};
 use crate::storage::{ChangeLog, Completion, Fenced};
 use crate::turn::{self, Outward};
 
@@ -185,7 +185,10 @@ impl Driver {
             inner.core.handle_timeout(at);
             self.turn.raise();
         }
-        self.stats.publish(inner.core.counters());
+        let state =
+            |store: &Box<dyn ChangeLog>| StoreState { is_full: store.is_full(), waited: store.waited() };
+        let store = inner.store.as_ref().map(state);
+        self.stats.publish(inner.core.counters(), store.unwrap_or_default());
         self.stats.beat_ms.set(at.now_ms);
     }
 

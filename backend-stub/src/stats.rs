@@ -7,6 +7,7 @@ use proto_wire::services;
 use proto_wire::status::Code;
 
 use crate::logic::Counters;
+use crate::storage::Waited;
 
 /// Codes that are counted apart; what is beyond falls into the last place.
 pub const CODES: usize = 18;
@@ -125,6 +126,13 @@ closes! {
     Stop = "stop";
 }
 
+/// How the store is at a moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StoreState {
+    pub is_full: bool,
+    pub waited: Waited,
+}
+
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Stats {
@@ -147,7 +155,7 @@ pub struct Stats {
     pub hashes_refused: Count,
     /// When the loop last came round, on the clock of the process.
     pub beat_ms: Count,
-    core: Mutex<Counters>,
+    published: Mutex<(Counters, StoreState)>,
 }
 
 impl Default for Stats {
@@ -168,7 +176,7 @@ impl Default for Stats {
             broadcasts_failed: Count::default(),
             hashes_refused: Count::default(),
             beat_ms: Count::default(),
-            core: Mutex::default(),
+            published: Mutex::default(),
         }
     }
 }
@@ -183,13 +191,13 @@ impl Stats {
         self.closes[close as usize].add(1);
     }
 
-    /// Copies what the core counts, for other threads.
-    pub fn publish(&self, counters: &Counters) {
-        *self.core.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = *counters;
+    /// Copies what the core counts, and how its store is, for other threads.
+    pub fn publish(&self, core: &Counters, store: StoreState) {
+        *self.published.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = (*core, store);
     }
 
-    pub fn core(&self) -> Counters {
-        *self.core.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    pub fn published(&self) -> (Counters, StoreState) {
+        *self.published.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -204,7 +204,7 @@ fn a_merge_without_room_waits_and_reading_goes_on_and_closing_too() {
     assert!(store.store.is_full());
     // Each table meets those before: they have to be merged.
     let mut token = 0;
-    while store.store.merges_waiting() == 0 {
+    while store.store.waited().merges == 0 {
         let mut batch = Batch::new(token);
         batch.put(&(token * 7919 % 4_000).to_be_bytes(), &[7; 1_000]);
         store.commit(0, batch);

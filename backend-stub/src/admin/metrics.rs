@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use proto_wire::services;
 use proto_wire::status::Code;
 
-use crate::stats::{BUCKETS, CALLERS, CODES, Close, Histogram, MethodStats, Stats};
+use crate::stats::{BUCKETS, CALLERS, CODES, Close, Histogram, MethodStats, Stats, StoreState};
 
 /// All of them.
 pub fn render(stats: &Stats) -> String {
@@ -13,6 +13,7 @@ pub fn render(stats: &Stats) -> String {
     methods(&mut text, stats);
     connections(&mut text, stats);
     core(&mut text, stats);
+    store(&mut text, stats);
     text.push_str("# EOF\n");
     text
 }
@@ -93,7 +94,7 @@ fn connections(text: &mut String, stats: &Stats) {
 }
 
 fn core(text: &mut String, stats: &Stats) {
-    let core = stats.core();
+    let (core, _) = stats.published();
     for (name, what, value) in [
         ("moorgate_backend_users", "Users in memory.", core.users),
         ("moorgate_backend_online", "Routes of phones.", core.online),
@@ -133,6 +134,38 @@ fn core(text: &mut String, stats: &Stats) {
         ("moorgate_backend_news_swept", "News told again by the sweep.", core.news_swept),
         ("moorgate_backend_stale_routes", "Routes that a gateway called stale.", core.stale_routes),
         ("moorgate_backend_leases_ended", "Gateways whose lease ended.", core.leases_ended),
+    ] {
+        single(text, name, "counter", what, value);
+    }
+}
+
+fn store(text: &mut String, stats: &Stats) {
+    let (_, StoreState { is_full, waited }) = stats.published();
+    for (name, what, value) in [
+        (
+            "moorgate_backend_disk_full",
+            "1: the disk is full up to the reserve, writes are refused.",
+            is_full.into(),
+        ),
+        ("moorgate_backend_commits_wait", "1: a commit waits for the engine.", waited.now.into()),
+        ("moorgate_backend_memtable_bytes", "In memtables, open and sealed.", waited.memtable_bytes),
+        (
+            "moorgate_backend_sealed_memtables",
+            "Memtables that are not in tables yet.",
+            waited.sealed_memtables as u64,
+        ),
+        (
+            "moorgate_backend_unmerged_tables",
+            "Tables that are not merged yet.",
+            waited.unmerged_tables as u64,
+        ),
+        ("moorgate_backend_merges_waiting", "Merges that wait for room on the disk.", waited.merges as u64),
+    ] {
+        single(text, name, "gauge", what, value);
+    }
+    for (name, what, value) in [
+        ("moorgate_backend_commits_waited", "Group commits that waited for the engine.", waited.commits),
+        ("moorgate_backend_commits_waited_ms", "How long they did, in milliseconds.", waited.ms),
     ] {
         single(text, name, "counter", what, value);
     }

@@ -141,7 +141,7 @@ async fn metrics_page(State(page): State<Page>) -> impl IntoResponse {
 
 async fn status(State(page): State<Page>) -> Json<Value> {
     let Shown { stats, clock, listen, backend } = &page.shown;
-    let core = stats.core();
+    let (core, store) = stats.published();
     Json(json!({
         "pid": process::id(),
         "version": env!("CARGO_PKG_VERSION"),
@@ -157,6 +157,8 @@ async fn status(State(page): State<Page>) -> Json<Value> {
         "sent": core.sent,
         "delivered": core.delivered,
         "dead_letters": core.dead_letters,
+        "disk_is_full": store.is_full,
+        "commits_wait": store.waited.now,
     }))
 }
 

@@ -42,6 +42,27 @@ pub trait ChangeLog {
     fn is_full(&self) -> bool {
         false
     }
+
+    /// How far commits had to wait, in all partitions since the store was opened.
+    fn waited(&self) -> Waited {
+        Waited::default()
+    }
+}
+
+/// How far commits had to wait for the engine, and for what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waited {
+    /// Group commits that waited.
+    pub commits: u64,
+    pub ms: u64,
+    /// One waits at this moment.
+    pub now: bool,
+    /// In memtables, open and sealed.
+    pub memtable_bytes: u64,
+    pub sealed_memtables: usize,
+    pub unmerged_tables: usize,
+    /// Merges that wait for room on the disk.
+    pub merges: usize,
 }
 
 /// The partition of a section.

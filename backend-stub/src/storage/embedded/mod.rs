@@ -34,9 +34,8 @@ use self::directory::{Directory, Version};
 use self::merges::{Filters, Merges};
 use self::owner::Owner;
 use self::pace::Pace;
-pub use self::pace::Waited;
 use self::room::Room;
-use super::{Batch, ChangeLog, Completion, Full, Read, Wake, limits};
+use super::{Batch, ChangeLog, Completion, Full, Read, Waited, Wake, limits};
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
@@ -252,20 +251,6 @@ impl Partition {
     }
 }
 
-impl Embedded {
-    /// Merges that wait for room on the disk.
-    pub fn merges_waiting(&self) -> usize {
-        self.merges.waiting()
-    }
-
-    /// How far commits had to wait for the engine, in all partitions since the store was opened.
-    pub fn waited(&self) -> Waited {
-        let mut waited = Waited::default();
-        self.partitions.iter().for_each(|partition| partition.pace.add_to(&mut waited));
-        waited
-    }
-}
-
 impl ChangeLog for Embedded {
     fn partitions(&self) -> u16 {
         self.partitions.len() as u16
@@ -287,6 +272,12 @@ impl ChangeLog for Embedded {
 
     fn is_full(&self) -> bool {
         self.room.is_full()
+    }
+
+    fn waited(&self) -> Waited {
+        let mut waited = Waited { merges: self.merges.waiting(), ..Waited::default() };
+        self.partitions.iter().for_each(|partition| partition.pace.add_to(&mut waited));
+        waited
     }
 }
 

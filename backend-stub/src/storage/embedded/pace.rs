@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use fjall::{AbstractTree as _, Database, Keyspace, PersistMode};
 
-use super::super::limits;
+use super::super::{Waited, limits};
 
 /// A partition's engine, and what its writer has waited for it.
 pub(super) struct Pace {
@@ -23,20 +23,6 @@ pub(super) struct Pace {
     commits: AtomicU64,
     us: AtomicU64,
     waits: AtomicBool,
-}
-
-/// How far commits had to wait for the engine, and for what.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Waited {
-    /// Group commits that waited.
-    pub commits: u64,
-    pub ms: u64,
-    /// One waits at this moment.
-    pub now: bool,
-    /// In memtables, open and sealed.
-    pub memtable_bytes: u64,
-    pub sealed_memtables: usize,
-    pub unmerged_tables: usize,
 }
 
 impl Pace {

@@ -74,7 +74,7 @@ impl Stalled {
             }
             self.poll();
             if self.committed < self.submitted {
-                if self.store.merges_waiting() > 0 && is_stopped(self.store.waited()) {
+                if self.store.waited().merges > 0 && is_stopped(self.store.waited()) {
                     return;
                 }
                 let _ = self.woken.recv_timeout(Duration::from_millis(1));

@@ -111,6 +111,8 @@ impl Scenario for DiskFull {
         let more = run.fleet.history.acknowledged_in_all() - taken;
         ensure!(more == 0, "{more} messages were acknowledged on a full disk");
         ensure!(run.system.disk().room() > Some(0), "the reserve was used up");
+        let told = run.backend().metric("moorgate_backend_disk_full");
+        ensure!(told == Some(1), "the backend's page says {told:?} of a full disk");
         // Reads and connections go on.
         let mut cold = Cold::none();
         let user = crate::load::FIRST_USER;
