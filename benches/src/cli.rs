@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::limits;
 use crate::measure::Arrival;
+use crate::output::Outputs;
 use crate::servers::Cores;
 use crate::session::Place;
 use crate::sources::Sources;
@@ -168,18 +169,31 @@ pub struct PlaceArgs {
     /// One line a second, also on a terminal.
     #[arg(long)]
     no_tui: bool,
-    /// Write the report as JSON (its schema: benches/schema).
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Write the report as one HTML page that needs nothing else.
-    #[arg(long, value_name = "FILE")]
-    pub html: Option<PathBuf>,
-    /// Write the histograms as DIR/OPERATION.hdr, one interval a phase.
-    #[arg(long, value_name = "DIR")]
-    pub hdr: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// Who talks to whom, and when.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+/// Where a report goes.
+#[derive(Debug, Args)]
+pub struct OutputArgs {
+    /// Write the report as JSON (its schema: benches/schema).
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write the report as one HTML page that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write the histograms as DIR/OPERATION.hdr, one interval a phase.
+    #[arg(long, value_name = "DIR")]
+    hdr: Option<PathBuf>,
+}
+
+impl OutputArgs {
+    pub fn outputs(&self) -> Outputs {
+        Outputs { json: self.json.clone(), html: self.html.clone(), hdr: self.hdr.clone() }
+    }
 }
 
 #[derive(Debug, Args)]

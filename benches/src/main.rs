@@ -3,11 +3,9 @@
 
 use std::process::ExitCode;
 
-use benches::cli::{ChatArgs, Cli, Command, PlaceArgs, resolve};
+use benches::cli::{ChatArgs, Cli, Command, resolve};
 use benches::mixed::{MixOptions, Weights};
-use benches::output::Outputs;
-use benches::report::Report;
-use benches::session::RunError;
+use benches::output::tell;
 use benches::{
     broadcast, call, chat, compare, find_max, hold, output, phone, ramp, report, signals, soak, storm,
 };
@@ -56,27 +54,27 @@ fn run(command: Command) -> Result<bool, String> {
                 mix: mix(&args)?,
                 place: args.place.place()?,
             };
-            tell(&args.place, || chat::run(&options))
+            tell(&args.place.output.outputs(), || chat::run(&options))
         }
         Command::FindMax(args) => {
             let options = args.options()?;
-            tell(&args.place, || find_max::run(&options))
+            tell(&args.place.output.outputs(), || find_max::run(&options))
         }
         Command::Ramp(args) => {
             let options = args.options()?;
-            tell(&args.place, || ramp::run(&options))
+            tell(&args.place.output.outputs(), || ramp::run(&options))
         }
         Command::Broadcast(args) => {
             let options = args.options()?;
-            tell(&args.place, || broadcast::run(&options))
+            tell(&args.place.output.outputs(), || broadcast::run(&options))
         }
         Command::Storm(args) => {
             let options = args.options()?;
-            tell(&args.place, || storm::run(&options))
+            tell(&args.place.output.outputs(), || storm::run(&options))
         }
         Command::Soak(args) => {
             let options = args.options()?;
-            tell(&args.place, || soak::run(&options))
+            tell(&args.place.output.outputs(), || soak::run(&options))
         }
         Command::Compare(args) => {
             let made =
@@ -96,7 +94,7 @@ fn run(command: Command) -> Result<bool, String> {
         Command::Floor(args) => args.run(),
         Command::Hold(args) => {
             let options = args.options()?;
-            tell(&args.place, || hold::run(&options))
+            tell(&args.place.output.outputs(), || hold::run(&options))
         }
         Command::Call(args) => {
             let pace = match args.rate {
@@ -113,7 +111,7 @@ fn run(command: Command) -> Result<bool, String> {
                 warm_up_s: args.warm_up,
                 pace,
             };
-            tell(&args.place, || call::run(&options))
+            tell(&args.place.output.outputs(), || call::run(&options))
         }
     }
 }
@@ -122,21 +120,4 @@ fn run(command: Command) -> Result<bool, String> {
 fn mix(args: &ChatArgs) -> Result<Option<MixOptions>, String> {
     let Some(file) = &args.mix else { return Ok(None) };
     Ok(Some(MixOptions { weights: Weights::read(file)?, devices: args.devices }))
-}
-
-/// Makes a report, prints it, writes it where it is wanted, and says whether it is good.
-fn tell<R: Report>(place: &PlaceArgs, make: impl FnOnce() -> Result<R, RunError>) -> Result<bool, String> {
-    let wanted = Outputs { json: place.json.clone(), html: place.html.clone(), hdr: place.hdr.clone() };
-    // A place that cannot be written is known before the run, not after.
-    wanted.check().map_err(|error| error.to_string())?;
-    let report = make().map_err(|error| error.to_string())?;
-    println!("{}", report.summary());
-    if let Some(told) = report.host().disturbance() {
-        println!("{told}");
-    }
-    wanted.write(&report).map_err(|error| error.to_string())?;
-    match report.shortfall() {
-        Some(told) => Err(told),
-        None => Ok(report.is_good()),
-    }
 }

@@ -1,5 +1,6 @@
 //! Where a report goes beside the terminal.
 
+use std::fmt::Display;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
@@ -46,6 +47,25 @@ impl Outputs {
             write_hdr(dir, &recorded.recorder, recorded.began)?;
         }
         Ok(())
+    }
+}
+
+/// Makes a report, prints it, writes it where it is wanted, and says whether it is good.
+pub fn tell<R: Report, E: Display>(
+    wanted: &Outputs,
+    make: impl FnOnce() -> Result<R, E>,
+) -> Result<bool, String> {
+    // A place that cannot be written is known before the run, not after.
+    wanted.check().map_err(|error| error.to_string())?;
+    let report = make().map_err(|error| error.to_string())?;
+    println!("{}", report.summary());
+    if let Some(told) = report.host().disturbance() {
+        println!("{told}");
+    }
+    wanted.write(&report).map_err(|error| error.to_string())?;
+    match report.shortfall() {
+        Some(told) => Err(told),
+        None => Ok(report.is_good()),
     }
 }
 

@@ -9,6 +9,7 @@ use std::process::Command;
 use benches::measure::Arrival;
 use benches::peers::run::{PeerOptions, PeerReport, PeerWork, Protocol, peer};
 use benches::peers::server::{Plan, Server, configuration, find, free_address};
+use benches::report::Report;
 
 const BENCH: &str = env!("CARGO_BIN_EXE_moorgate-bench");
 

@@ -21,6 +21,37 @@ pub(super) fn of(report: &Value) -> Vec<Chart> {
     charts.extend(time.bytes_a_connection());
     charts.extend(time.cpu());
     charts.extend(time.memory());
+    charts.extend(rounds(report));
+    charts
+}
+
+/// What a unit cost in each round of a comparison, both sides in turn.
+fn rounds(report: &Value) -> Vec<Chart> {
+    let mut charts = Vec::new();
+    for (key, raw) in report["raw"].as_object().into_iter().flatten() {
+        let side = |name: &str, rounds: &str, color| {
+            let rounds = raw[rounds].as_array().into_iter().flatten().enumerate();
+            let points = rounds
+                .filter_map(|(at, round)| Some(((at + 1) as f64, round["cpu_us_per_unit"].as_f64()?)))
+                .collect();
+            Line { name: name.to_owned(), points, color, ..Line::default() }
+        };
+        let peer = raw["peer_name"].as_str().unwrap_or("peer");
+        let lines = vec![side("ours", "ours_rounds", 0), side(peer, "peer_rounds", 1)];
+        let most = lines.iter().map(|line| line.points.len()).max().unwrap_or(0);
+        if most > 0 {
+            charts.push(Chart {
+                title: key.clone(),
+                note: format!("{}, by round", raw["unit"].as_str().unwrap_or("")),
+                unit: "us",
+                x: Axis::Linear { from: 1.0, to: (most as f64).max(2.0) },
+                y: Axis::from_zero(top(&lines)),
+                x_unit: "",
+                lines,
+                phases: Vec::new(),
+            });
+        }
+    }
     charts
 }
 

@@ -21,11 +21,12 @@ pub fn page(report: &Value) -> String {
          <meta name=viewport content=\"width=device-width, initial-scale=1\">\n\
          <link rel=icon href=\"data:,\">\n\
          <title>moorgate-bench {title}</title>\n<style>\n{STYLE}</style></head>\n<body><main>\n\
-         {head}{tiles}<section class=charts>\n{charts}</section>\n{operations}{steps}{server}{host}\n</main>\n\
+         {head}{tiles}<section class=charts>\n{charts}</section>\n{ratios}{operations}{steps}{server}{host}\n</main>\n\
          <script type=\"application/json\" id=report>{raw}</script>\n<script>\n{HOVER}</script>\n</body></html>\n",
         title = escape(command),
         head = tables::head(report),
         tiles = tables::tiles(report),
+        ratios = tables::ratios(report),
         operations = tables::operations(report),
         steps = tables::steps(report),
         server = tables::server(report),

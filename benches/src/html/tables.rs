@@ -15,6 +15,8 @@ const TILES: &[(&str, &str, &str, f64)] = &[
     ("delivered", "deliveries_per_second", "/s", 1.0),
     ("held", "connections.held", "", 1.0),
     ("lost", "connections.lost", "", 1.0),
+    ("done", "done_per_second", "/s", 1.0),
+    ("refused", "refused", "", 1.0),
     ("p50", "latency_ms.p50", "ms", 1.0),
     ("p99", "latency_ms.p99", "ms", 1.0),
     ("p99.9", "latency_ms.p999", "ms", 1.0),
@@ -24,6 +26,7 @@ const TILES: &[(&str, &str, &str, f64)] = &[
     ("user memory", "server.user_bytes_per_connection", "B a connection", 1.0),
     ("kernel memory", "server.kernel_bytes_per_connection", "B a connection", 1.0),
     ("CPU", "server.cpu_us_per_heartbeat", "us a heartbeat", 1.0),
+    ("server's CPU", "server.cpu_us_per_operation", "us an operation", 1.0),
     ("gateway's CPU", "server.gateway.cpu_us_per_call", "us a call", 1.0),
     ("gateway's CPU", "server.gateway.cpu_us_per_message", "us a message", 1.0),
     ("backend's CPU", "server.backend.cpu_us_per_message", "us a message", 1.0),
@@ -49,6 +52,8 @@ pub(super) fn head(report: &Value) -> String {
     let mut told: Vec<String> = Vec::new();
     for (name, unit) in [
         ("clients", "phones"),
+        ("rounds_asked", "rounds"),
+        ("round_ms", "ms a round"),
         ("payload_bytes", "bytes of payload"),
         ("seconds", "s"),
         ("heartbeat_s", "s between beats"),
@@ -153,11 +158,59 @@ pub(super) fn steps(report: &Value) -> String {
     out + "\n</table></div></section>\n"
 }
 
+/// The ratios of a comparison, each with its raw figures and what is said beside it.
+pub(super) fn ratios(report: &Value) -> String {
+    let Some(raw) = report["raw"].as_object().filter(|raw| !raw.is_empty()) else { return String::new() };
+    let mut out = String::from(
+        "<section><h2>Ratios, ours by the peer's</h2><div class=wide><table>\n<tr><th>key<th>ratio<th>with 95 %<th>must be<th>\
+         <th>ours<th>peer<th>what<th>connections<th>a second<th>what one side does that the other does not\n",
+    );
+    for (key, told) in raw {
+        let figure = |name: &str| told[name].as_f64().map_or("?".to_owned(), short);
+        let verdict = match (told["must_be"].as_str(), told["is_met"].as_bool()) {
+            (Some("told only"), _) => "",
+            (_, Some(true)) => "met",
+            _ => "not met",
+        };
+        let limit =
+            if told["generator_was_the_limit"] == true { ", the generator was the limit" } else { "" };
+        let _ = writeln!(
+            out,
+            "<tr><td>{}<td class=n>{}<td class=n>{} .. {}<td>{}<td>{verdict}{limit}<td class=n>{}<td class=n>{}<td>{}<td class=n>{}\
+             <td class=n>{}<td>{}",
+            escape(key),
+            figure("ratio"),
+            figure("low"),
+            figure("high"),
+            escape(told["must_be"].as_str().unwrap_or("")),
+            figure("ours"),
+            figure("peer"),
+            escape(&format!(
+                "{}; {}",
+                told["unit"].as_str().unwrap_or(""),
+                told["peer_name"].as_str().unwrap_or("")
+            )),
+            value(&told["connections"]),
+            figure("units_per_second"),
+            escape(told["note"].as_str().unwrap_or("")),
+        );
+    }
+    out.push_str("</table></div>\n");
+    for (key, why) in report["skipped"].as_object().into_iter().flatten() {
+        let _ = writeln!(out, "<p class=told>{} was left out: {}</p>", escape(key), escape(&value(why)));
+    }
+    if let Some(floor) = report["floor"].as_str() {
+        let _ = writeln!(out, "<p class=told>the floor is {}</p>", escape(floor));
+    }
+    out + "</section>\n"
+}
+
 /// What the servers used.
 pub(super) fn server(report: &Value) -> String {
     let mut rows = Vec::new();
     flatten(&report["server"], "", &mut rows);
     flatten(&report["setup"], "setup", &mut rows);
+    flatten(&report["versions"], "version", &mut rows);
     table("Server", &rows)
 }
 

@@ -63,3 +63,37 @@ fn a_report_without_measurements_is_a_page_all_the_same() {
     let text = page(&json!({"schema": 1, "command": "x", "host": {"cores": 2}}));
     assert!(text.contains("moorgate-bench x") && !text.contains("<figure>"));
 }
+
+fn comparison() -> Value {
+    let rounds = |us: f64| -> Vec<Value> {
+        (0..15).map(|at| json!({"cpu_us_per_unit": us + f64::from(at % 3) * 0.1, "done": 9})).collect()
+    };
+    json!({
+        "schema": 1, "command": "peers", "rounds": 15, "round_ms": 3000, "host": {"cores": 2},
+        "versions": {"mosquitto": "2.0 <x>"}, "floor": "floor-uring: 2.1 us",
+        "skipped": {"fanout_vs_nats": "nats-server is missing"},
+        "raw": {"heartbeat_vs_mosquitto": {"ratio": 0.61, "low": 0.5, "high": 0.7, "must_be": "< 1", "is_met": true,
+            "unit": "us of CPU a heartbeat", "ours": 3.1, "peer": 5.1, "peer_name": "mosquitto", "connections": 15000,
+            "units_per_second": 40000.0, "ours_rounds": rounds(3.0), "peer_rounds": rounds(5.0),
+            "generator_was_the_limit": true, "note": "ours & theirs"}},
+    })
+}
+
+#[test]
+fn a_comparison_has_its_ratios_and_a_chart_a_key() {
+    let text = page(&comparison());
+    for told in [
+        "Ratios, ours by the peer",
+        "<td>met, the generator was the limit",
+        "ours &amp; theirs",
+        "fanout_vs_nats was left out: nats-server is missing",
+        "the floor is floor-uring: 2.1 us",
+        "2.0 &lt;x&gt;",
+    ] {
+        assert!(text.contains(told), "{told} is missing");
+    }
+    assert_eq!(text.matches("<figure>").count(), 1);
+    let mut worse = comparison();
+    worse["raw"]["heartbeat_vs_mosquitto"]["is_met"] = false.into();
+    assert!(page(&worse).contains("<td>not met"));
+}

@@ -8,8 +8,9 @@ use clap::Args;
 use super::compare::{Options, WORKS};
 use super::floor::{self, How};
 use super::run::{self, PeerOptions, PeerWork, Protocol};
-use crate::cli::resolve;
+use crate::cli::{OutputArgs, resolve};
 use crate::measure::Arrival;
+use crate::output::{self, Outputs};
 
 #[derive(Debug, Args)]
 pub struct PeerArgs {
@@ -46,9 +47,8 @@ pub struct PeerArgs {
     /// Cores of the bench's threads, as 0,1.
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     bench_cores: Vec<usize>,
-    /// Write the report as JSON.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -56,6 +56,9 @@ pub struct PeersArgs {
     /// Write the report as JSON.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the table and the rounds as one HTML page that needs nothing else.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Few connections, rounds and messages: whether it works, not what it costs.
     #[arg(long)]
     quick: bool,
@@ -88,7 +91,7 @@ pub struct FloorArgs {
 
 impl PeerArgs {
     pub fn run(&self) -> Result<bool, String> {
-        let report = run::peer(&PeerOptions {
+        let options = PeerOptions {
             protocol: self.protocol,
             target: resolve(&self.target)?,
             host: self.target.clone(),
@@ -102,11 +105,8 @@ impl PeerArgs {
             seconds: self.seconds,
             pid: self.pid,
             cores: self.bench_cores.clone(),
-        })
-        .map_err(|error| error.to_string())?;
-        println!("{}", report.summary());
-        run::write(self.json.as_deref(), &report).map_err(|error| error.to_string())?;
-        Ok(report.is_good())
+        };
+        output::tell(&self.output.outputs(), || run::peer(&options))
     }
 }
 
@@ -114,7 +114,7 @@ impl PeersArgs {
     /// True though a ratio is not met: the table says so.
     pub fn run(&self) -> Result<bool, String> {
         let (clients, proxied_clients) = if self.quick { (500, 500) } else { (15_000, 9_000) };
-        let report = run::compare(&Options {
+        let options = Options {
             only: self.only.clone(),
             rounds: if self.quick { 2 } else { self.rounds.into() },
             round_ms: if self.quick { 400 } else { self.round_ms },
@@ -122,11 +122,9 @@ impl PeersArgs {
             proxied_clients,
             nats: self.nats.clone(),
             rate: self.rate.or(self.quick.then_some(2_000.0)),
-        })
-        .map_err(|error| error.to_string())?;
-        println!("{}", report.table());
-        run::write(self.json.as_deref(), &report).map_err(|error| error.to_string())?;
-        Ok(true)
+        };
+        let wanted = Outputs { json: self.json.clone(), html: self.html.clone(), hdr: None };
+        output::tell(&wanted, || run::compare(&options))
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::limits;
 use super::side::Round;
 use super::stats::{self, Estimate};
-use crate::report::HostFacts;
+use crate::report::{HostFacts, Report};
 
 pub const SCHEMA: u32 = 1;
 
@@ -91,6 +91,7 @@ const ROWS: [Row; 8] = [
 
 /// The raw figures of a key.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Raw {
     #[serde(skip)]
     key: &'static str,
@@ -198,8 +199,10 @@ impl Raw {
     }
 }
 
+/// The whole comparison.
 #[derive(Debug, Serialize)]
-pub struct Report {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Comparison {
     pub schema: u32,
     pub command: &'static str,
     /// Ours by the peer's: below 1 is less.
@@ -217,15 +220,26 @@ pub struct Report {
     pub host: HostFacts,
 }
 
-impl Report {
+impl Comparison {
     pub fn add(&mut self, raw: Raw) {
         if let Some(ratio) = raw.ratio {
             self.ratios.insert(raw.key, ratio);
         }
         self.raw.insert(raw.key, raw);
     }
+}
 
-    pub fn table(&self) -> String {
+impl Report for Comparison {
+    /// Though a ratio is not met: the table says so.
+    fn is_good(&self) -> bool {
+        true
+    }
+
+    fn host(&self) -> &HostFacts {
+        &self.host
+    }
+
+    fn summary(&self) -> String {
         let mut text = format!(
             "ours by the peer's, {} rounds of {} ms each in turn, one server core ({}), the bench on {}\n\n",
             self.rounds, self.round_ms, self.server_core, self.bench_core
@@ -266,6 +280,34 @@ mod tests {
         assert!(met("heartbeat_vs_floor", 1.15) && !met("heartbeat_vs_floor", 1.16));
         assert!(met("heartbeat_vs_mosquitto", 0.99) && !met("heartbeat_vs_mosquitto", 1.0));
         assert!(met("coalesced_spread_vs_mosquitto", 7.0));
+    }
+
+    #[test]
+    fn a_comparison_fits_its_schema_also_with_a_round_in_which_nothing_was_done() {
+        let mut report = Comparison {
+            schema: SCHEMA,
+            command: "peers",
+            ratios: BTreeMap::new(),
+            raw: BTreeMap::new(),
+            skipped: BTreeMap::from([("fanout_vs_nats", "not here".to_owned())]),
+            floor: None,
+            versions: BTreeMap::new(),
+            rounds: 2,
+            round_ms: 400,
+            server_core: 0,
+            bench_core: 1,
+            host: HostFacts::read(true, false, crate::servers::Cores::default(), Vec::new()),
+        };
+        let both = [&rounds(&[2.0, f64::NAN], 0.5), &rounds(&[4.0, 4.0], 0.5)];
+        report.add(Raw::of_rounds("heartbeat_vs_mosquitto", both, "mosquitto", 5.0, 9));
+        let schema = serde_json::to_value(schemars::schema_for!(Comparison)).expect("a schema");
+        let mut value = serde_json::to_value(&report).expect("a report has a JSON form");
+        let told = jsonschema::validate(&schema, &value);
+        assert!(told.is_ok(), "{told:?}");
+        assert!(value["raw"]["heartbeat_vs_mosquitto"]["ours_rounds"][1]["cpu_us_per_unit"].is_null());
+        assert!(report.summary().contains("heartbeat_vs_mosquitto") && report.summary().contains("skipped"));
+        value["ratios"] = "many".into();
+        assert!(jsonschema::validate(&schema, &value).is_err());
     }
 
     #[test]

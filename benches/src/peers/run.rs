@@ -1,11 +1,11 @@
 //! The commands: `peers` compares, `peer` loads one server that somebody has.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use std::{env, fs, io};
 
 use clap::ValueEnum;
@@ -16,24 +16,24 @@ use super::limits;
 use super::load::{Cast, Load, Order, Orders, Work};
 use super::mqtt::Mqtt;
 use super::nats::Nats;
-use super::report::{Report, SCHEMA};
+use super::report::{Comparison, SCHEMA};
 use super::tcp::Tcp;
 use super::wire::Wire;
 use super::ws::WebSocket;
 use crate::clock::Clock;
 use crate::fleet::{Fleet, FleetConfig, FleetError, Receive, wait_until};
 use crate::measure::{Arrival, Measured};
-use crate::report::{Generator, HostFacts, Progress};
+use crate::report::{Generator, HostFacts, Progress, Recorded, Report};
 use crate::servers::Cores;
 
 /// Compares with what is installed here.
-pub fn compare(options: &Options) -> Result<Report, CompareError> {
+pub fn compare(options: &Options) -> Result<Comparison, CompareError> {
     let available = gateway_ring::available_cores();
     let [server_core, bench_core, ..] = available[..] else { return Err(CompareError::OneCore) };
     let directory = Directory::make()?;
     let mut progress = Progress::new();
     let cores = Cores { gateway: vec![server_core], backend: Vec::new(), bench: vec![bench_core] };
-    let mut report = Report {
+    let mut report = Comparison {
         schema: SCHEMA,
         command: "peers",
         ratios: Default::default(),
@@ -139,6 +139,7 @@ pub enum PeerError {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PeerReport {
     pub schema: u32,
     pub command: &'static str,
@@ -158,10 +159,13 @@ pub struct PeerReport {
     pub measured: Measured,
     pub generator: Generator,
     pub host: HostFacts,
+    #[serde(skip)]
+    pub recorded: Option<Recorded>,
 }
 
 /// Of the process that `--pid` names.
 #[derive(Debug, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct PeerCost {
     pub cpu_us_per_operation: Option<f64>,
     pub cores_used: Option<f64>,
@@ -169,12 +173,12 @@ pub struct PeerCost {
     pub user_bytes_per_connection: Option<f64>,
 }
 
-impl PeerReport {
-    pub fn is_good(&self) -> bool {
+impl Report for PeerReport {
+    fn is_good(&self) -> bool {
         self.lost == 0 && self.refused == 0 && self.up == u64::from(self.connections)
     }
 
-    pub fn summary(&self) -> String {
+    fn summary(&self) -> String {
         let latency = self.measured.operations.values().flat_map(|phases| phases.values()).next();
         let latency = latency.map_or("no latencies".to_owned(), |of| {
             let told = &of.latency_ms;
@@ -202,6 +206,8 @@ impl PeerReport {
             self.generator.verdict,
         )
     }
+
+    crate::report::on_record!();
 }
 
 /// Loads one server.
@@ -236,7 +242,7 @@ fn spoken<W: Wire>(options: &PeerOptions) -> Result<PeerReport, PeerError> {
     let sources = crate::sources::Sources::default();
     let findings =
         crate::preflight::check(connections, false, options.target, &sources).map_err(PeerError::Host)?;
-    let (orders, clock) = (Orders::new(), Clock::start());
+    let (orders, clock, began) = (Orders::new(), Clock::start(), SystemTime::now());
     let cast = Arc::new(Cast {
         clients: connections,
         has_teller,
@@ -321,6 +327,7 @@ fn spoken<W: Wire>(options: &PeerOptions) -> Result<PeerReport, PeerError> {
         server,
         generator: Generator::judge(threads, &before, &after, asked + dropped, 0),
         measured: orders.recorder.measured(),
+        recorded: Some(Recorded { recorder: orders.recorder.clone(), began }),
         host: HostFacts::read(false, false, cores, findings),
     })
 }
@@ -341,9 +348,4 @@ fn connect_all<W: Wire>(fleet: &Fleet<Load<W>>, target: SocketAddr, asked: u32) 
         return Err(PeerError::NotUp { target, up, asked, trouble });
     }
     Ok(())
-}
-
-/// Where the JSON goes.
-pub fn write(path: Option<&Path>, report: &impl Serialize) -> Result<(), crate::report::WriteError> {
-    path.map_or(Ok(()), |path| crate::report::write_json(path, report))
 }

@@ -28,12 +28,15 @@ pub enum Deed {
 
 /// What a round was.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Round {
     pub seconds: f64,
     /// Things done: answers, deliveries, pieces fetched.
     pub done: u64,
     /// Done of those that the schedule wanted.
     pub done_share: f64,
+    /// None: nothing was done.
+    #[cfg_attr(test, schemars(with = "Option<f64>"))]
     pub cpu_us_per_unit: f64,
     /// The share of its core that the server used.
     pub server_busy: f64,

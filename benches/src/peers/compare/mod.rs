@@ -7,7 +7,7 @@ mod works;
 use std::io;
 use std::path::Path;
 
-use super::report::Report;
+use super::report::Comparison;
 use super::server::{ServerError, find, version};
 use super::side::SideError;
 use crate::clock::Clock;
@@ -58,7 +58,7 @@ pub struct Stage<'a> {
 
 impl Stage<'_> {
     /// Runs what was asked for. A peer that is not here leaves its keys out, with the reason.
-    pub fn run(&mut self, report: &mut Report) -> Result<(), CompareError> {
+    pub fn run(&mut self, report: &mut Comparison) -> Result<(), CompareError> {
         for work in WORKS {
             if !self.options.only.is_empty() && !self.options.only.iter().any(|only| only == work) {
                 continue;
@@ -83,7 +83,7 @@ impl Stage<'_> {
         &mut self,
         made: Result<T, CompareError>,
         keys: &[&'static str],
-        report: &mut Report,
+        report: &mut Comparison,
     ) -> Result<Option<T>, CompareError> {
         match made {
             Ok(side) => Ok(Some(side)),

@@ -5,7 +5,7 @@ use proto_wire::frame::Class;
 use super::{CompareError, MESSAGE_BYTES, Stage};
 use crate::peers::floor::How;
 use crate::peers::load::{Cast, Work};
-use crate::peers::report::{Raw, Report};
+use crate::peers::report::{Comparison, Raw};
 use crate::peers::side::{Deed, Side};
 use crate::peers::standin::Telling;
 use crate::peers::stats;
@@ -14,7 +14,7 @@ const FORWARD_BYTES: usize = 64;
 const PIECES_A_SECOND: f64 = 8.0;
 
 impl Stage<'_> {
-    pub(super) fn memory(&mut self, report: &mut Report) -> Result<(), CompareError> {
+    pub(super) fn memory(&mut self, report: &mut Comparison) -> Result<(), CompareError> {
         self.say("memory: idle connections, each with its subscription");
         let cast = Cast { each_hears: true, ..self.cast(self.options.clients) };
         let peer = self.mosquitto(cast.clone());
@@ -33,7 +33,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    pub(super) fn heartbeat(&mut self, report: &mut Report) -> Result<(), CompareError> {
+    pub(super) fn heartbeat(&mut self, report: &mut Comparison) -> Result<(), CompareError> {
         self.say("heartbeat: pings of all connections in turn");
         let clients = self.options.clients;
         let keys = ["heartbeat_vs_mosquitto"];
@@ -74,7 +74,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    pub(super) fn forward(&mut self, report: &mut Report) -> Result<(), CompareError> {
+    pub(super) fn forward(&mut self, report: &mut Comparison) -> Result<(), CompareError> {
         self.say("forward: round trips of 64 bytes through the proxy");
         let clients = self.options.proxied_clients;
         let cast = Cast { payload_bytes: FORWARD_BYTES, ..self.cast(clients) };
@@ -91,7 +91,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    pub(super) fn fanout(&mut self, report: &mut Report) -> Result<(), CompareError> {
+    pub(super) fn fanout(&mut self, report: &mut Comparison) -> Result<(), CompareError> {
         self.say("fanout: one message of 100 bytes to all");
         let clients = self.options.clients;
         // One more connection tells the others.
@@ -113,7 +113,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    pub(super) fn coalesced(&mut self, report: &mut Report) -> Result<(), CompareError> {
+    pub(super) fn coalesced(&mut self, report: &mut Comparison) -> Result<(), CompareError> {
         self.say("coalesced: 8 pieces of news a connection within a second");
         let clients = self.options.clients;
         let told = Cast { each_hears: true, has_teller: true, ..self.cast(clients + 1) };
