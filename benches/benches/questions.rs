@@ -1,10 +1,10 @@
 //! Micro-benchmarks, named as questions. `cargo bench -p benches --bench questions`
+//!
+//! Times swing on shared machines; what gates regressions is `benches/instructions/run`, over the same cores.
 
 mod cores;
 
 use divan::{AllocProfiler, Bencher};
-use gateway::session::Session;
-use gateway::shard::slab::Slab;
 
 use cores::{Beaters, Timers};
 
@@ -12,6 +12,8 @@ use cores::{Beaters, Timers};
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
 const SESSIONS: u32 = 100_000;
+/// Strides through all slots, so that neighbours do not follow each other.
+const STRIDE: u32 = 7_919;
 
 fn main() {
     divan::main();
@@ -27,41 +29,63 @@ fn encode_notify(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// What do 1 000 beats cost a shard of 100 000, without the kernel?
+/// What do 1 000 beats and their answers cost a shard of 100 000, without the kernel?
 #[divan::bench]
 fn turn_of_1000_beats(bencher: Bencher<'_, '_>) {
-    let mut beaters = Beaters::new(SESSIONS);
-    bencher.bench_local(|| beaters.turn_of_1000_beats());
+    let mut beaters = Beaters::new(SESSIONS, SESSIONS);
+    bencher.bench_local(|| assert_eq!(beaters.turn_of_1000_beats(), 1_000, "every beat is answered"));
 }
 
 /// What does it cost to move a timer among 100 000?
 #[divan::bench]
 fn wheel_rearm(bencher: Bencher<'_, '_>) {
-    let (mut timers, mut slot) = (Timers::new(SESSIONS), 0_u32);
+    let (mut timers, mut slot) = (Timers::new(SESSIONS), 0);
     bencher.bench_local(|| {
-        slot = slot.wrapping_add(7_919);
-        timers.rearm(slot % SESSIONS);
+        slot = (slot + STRIDE) % SESSIONS;
+        timers.rearm(slot);
     });
+    assert!(timers.are_set(), "moved, not lost");
 }
 
 /// What does it cost that a session goes and another takes its slot?
 #[divan::bench]
 fn slab_churn(bencher: Bencher<'_, '_>) {
-    let (mut beaters, mut slot) = (Beaters::new(SESSIONS), 0_u32);
+    let (mut slab, mut slot) = (cores::slab_of(SESSIONS), 0);
     bencher.bench_local(|| {
-        slot = (slot + 7_919) % SESSIONS;
-        cores::churn(&mut beaters.slab, slot);
+        slot = (slot + STRIDE) % SESSIONS;
+        cores::churn(&mut slab, slot);
     });
 }
 
-/// What does the slab take for an idle connection? The line `max alloc` says it for 2 048 of them, a chunk.
-#[divan::bench(sample_count = 10, sample_size = 1)]
-fn bytes_per_idle_connection(bencher: Bencher<'_, '_>) {
-    bencher.counter(divan::counter::ItemsCount::new(gateway::shard::slab::CHUNK)).bench_local(|| {
-        let mut slab = Slab::default();
-        for slot in 0..gateway::shard::slab::CHUNK as u32 {
-            slab.insert(slot, Session::new(slot, 0));
-        }
-        slab
+/// What does a call's header cost, written and read?
+#[divan::bench]
+fn rpc_round(bencher: Bencher<'_, '_>) {
+    let (mut out, mut call) = (Vec::with_capacity(256), 0);
+    bencher.bench_local(|| {
+        call += 1;
+        cores::rpc_round(&mut out, call);
     });
+}
+
+/// What does a phone's CALL frame cost, written and read?
+#[divan::bench]
+fn call_round(bencher: Bencher<'_, '_>) {
+    let (mut out, mut call) = (Vec::with_capacity(256), 0);
+    bencher.bench_local(|| {
+        call += 1;
+        cores::call_round(&mut out, call);
+    });
+}
+
+/// A chunk of the slab; whole chunks, so that none is shared out among too few.
+const CHUNK: u32 = gateway::shard::slab::CHUNK as u32;
+const CHUNKS: u32 = 10;
+
+/// What memory does a phone take that was welcomed and is idle? The line `max alloc` says it, in bytes; the time is
+/// that of a HELLO whose token is not checked.
+#[divan::bench(sample_count = CHUNKS, sample_size = CHUNK)]
+fn bytes_per_idle_connection(bencher: Bencher<'_, '_>) {
+    let mut beaters = Beaters::new(0, 2 * CHUNKS * CHUNK);
+    bencher.bench_local(|| beaters.welcome());
+    assert!(beaters.live() >= u64::from(CHUNKS * CHUNK), "all are there");
 }
