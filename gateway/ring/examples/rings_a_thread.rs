@@ -5,12 +5,11 @@
 //! connections and the same pings go through these arrangements, in turn:
 //!
 //! - `threads`: one thread a ring, which waits in it. Threads are pinned to the cores in turn.
-//! - `polled`: one thread a core, which waits in a ring of its own that polls the descriptors of its share of the rings
-//!   (multishot) and enters those that have work. A ring with DEFER_TASKRUN makes its completions only when its thread
-//!   enters it, so what the poll must tell is that work *waits*.
+//! - `shared`: one thread a core, which waits in a ring of its own for the doorbells of its share of the rings
+//!   ([`Ring::ring_for_work`]) and enters those that have work. A ring with DEFER_TASKRUN makes its completions only when
+//!   its thread enters it: a poll of its own descriptor is never told that work waits, an eventfd is, and the poll of
+//!   that ends each time, multishot or not (Linux 6.18: a ring's wake-up may not feed a ring without end).
 //! - `gathered`: the same, but the wait gathers for 1 ms (`min_wait`), so that one wake-up does for several rings.
-//! - `ticked`: one thread a core sleeps for 1 ms, then looks at the flag that the kernel shares with it (TASKRUN, no
-//!   system call) of each of its rings.
 //! - `few`: one thread and one ring a core, for all connections: what could be had if the limit were higher.
 //!
 //! Method: every server end is served as the gateway serves an idle phone's beat: multishot poll, receive into a provided
@@ -49,13 +48,12 @@ const TURNS_OF_A_LOOK_MAX: u32 = 8;
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
     Threads,
-    Polled,
+    Shared,
     Gathered,
-    Ticked,
     Few,
 }
 
-const WAYS: [Way; 5] = [Way::Threads, Way::Polled, Way::Gathered, Way::Ticked, Way::Few];
+const WAYS: [Way; 4] = [Way::Threads, Way::Shared, Way::Gathered, Way::Few];
 
 #[derive(Clone, Copy)]
 struct Load {
@@ -143,30 +141,34 @@ fn run(way: Way, load: Load) -> Figures {
 
 fn serve(way: Way, mut rings: Vec<Server>, stop: &AtomicBool) {
     let config = RingConfig { direct_slots: 0, ..Default::default() };
-    let mut parent = (way == Way::Polled || way == Way::Gathered).then(|| Ring::new(config).expect("a ring"));
+    let mut parent = (way == Way::Shared || way == Way::Gathered).then(|| Ring::new(config).expect("a ring"));
+    let doorbells: Vec<_> = rings.iter().map(|_| Doorbell::new().expect("an eventfd")).collect();
+    let wait_for = |parent: &mut Ring, at: usize| {
+        let token = Token::new(POLL, 0, at as u32);
+        parent.poll_one(doorbells[at].as_fd(), PollEvents::IN, token).expect("room");
+    };
     if let Some(parent) = &mut parent {
-        for (at, server) in rings.iter().enumerate() {
-            parent
-                .poll_multi(server.ring.as_fd(), PollEvents::IN, Token::new(POLL, 0, at as u32))
-                .expect("room");
+        for (at, server) in rings.iter_mut().enumerate() {
+            server.ring.ring_for_work(&doorbells[at]).expect("the kernel takes it");
+            wait_for(parent, at);
+            server.look();
         }
     }
-    // What came before the poll was armed.
-    rings.iter_mut().for_each(Server::look);
     while !stop.load(Ordering::Relaxed) {
         match &mut parent {
             Some(parent) => {
                 let gathers = way == Way::Gathered;
                 let (min_complete, min_wait) = if gathers { (64, Some(GATHER)) } else { (1, None) };
                 parent.wait(Wait { min_complete, timeout: Some(IDLE), min_wait }).expect("enter");
-                for completion in parent.completions(COMPLETIONS_MAX) {
-                    assert!(completion.more, "a multishot poll goes on");
-                    rings[completion.token.slot() as usize].look();
+                for _ in 0..COMPLETIONS_MAX {
+                    let Some(completion) = parent.next_completion() else { break };
+                    let at = completion.token.slot() as usize;
+                    rings[at].look();
+                    // What it did itself rang as well; what came since is seen without a system call.
+                    doorbells[at].clear();
+                    rings[at].look();
+                    wait_for(parent, at);
                 }
-            }
-            None if way == Way::Ticked => {
-                thread::sleep(GATHER);
-                rings.iter_mut().for_each(Server::look);
             }
             None => {
                 let server = &mut rings[0];
@@ -295,15 +297,16 @@ impl Clients {
     fn measure(&mut self, load: Load, servers: &[PathBuf]) -> Figures {
         self.drive(load.pings_per_s, Duration::from_secs(1));
         let here = [PathBuf::from("/proc/thread-self")];
-        let before = (cpu_us(servers), cpu_us(&here), switches(servers));
+        let (servers_before, here_before) = (spent(servers), spent(&here));
         let (mut latencies_us, lost) = self.drive(load.pings_per_s, load.time);
-        let (server, client) = (cpu_us(servers) - before.0, cpu_us(&here) - before.1);
+        let (servers, here) = (spent(servers), spent(&here));
         latencies_us.sort_unstable();
         let pings = latencies_us.len();
         let at = |share: f64| latencies_us[((pings - 1) as f64 * share) as usize] as f64;
-        let each = |sum: f64| sum / pings as f64;
-        let switched = each(switches(servers) - before.2);
-        Figures([each(server), each(server + client), at(0.5), at(0.99), switched, lost as f64])
+        let each = |after: f64, before: f64| (after - before) / pings as f64;
+        let (server, client) = (each(servers[0], servers_before[0]), each(here[0], here_before[0]));
+        let switches = each(servers[1], servers_before[1]);
+        Figures([server, server + client, at(0.5), at(0.99), switches, lost as f64])
     }
 
     /// Pings for that time and gives the latencies, and how many pings had no answer a second after it.
@@ -356,19 +359,13 @@ impl Clients {
     }
 }
 
-fn cpu_us(tasks: &[PathBuf]) -> f64 {
-    let ns = |task: &PathBuf| -> f64 {
-        let text = fs::read_to_string(task.join("schedstat")).expect("the kernel tells it");
-        text.split(' ').next().and_then(|ns| ns.parse().ok()).expect("a number")
+/// What the scheduler says of some threads: us on a core, and how often they gave it up.
+fn spent(tasks: &[PathBuf]) -> [f64; 2] {
+    let of = |task: &PathBuf, file: &str, start: &str| -> f64 {
+        let text = fs::read_to_string(task.join(file)).expect("the kernel tells it");
+        let line = text.lines().find_map(|line| line.strip_prefix(start)).expect("such a line");
+        line.split_whitespace().next().and_then(|count| count.parse().ok()).expect("a number")
     };
-    tasks.iter().map(ns).sum::<f64>() / 1e3
-}
-
-fn switches(tasks: &[PathBuf]) -> f64 {
-    let of = |task: &PathBuf| -> f64 {
-        let text = fs::read_to_string(task.join("status")).expect("the kernel tells it");
-        let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-        line.and_then(|count| count.trim().parse().ok()).expect("a number")
-    };
-    tasks.iter().map(of).sum()
+    let sum = |file, start| tasks.iter().map(|task| of(task, file, start)).sum::<f64>();
+    [sum("schedstat", "") / 1e3, sum("status", "voluntary_ctxt_switches:")]
 }

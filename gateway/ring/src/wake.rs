@@ -48,6 +48,14 @@ impl Ring {
         }
     }
 
+    /// Rings `doorbell` when completions come, and when work is deferred until this ring is entered: so a thread can wait
+    /// for several rings. A poll of the doorbell by another ring ends each time, multishot or not (Linux 6.18, test
+    /// `a_doorbell_tells_that_work_waits`). A poll of the ring's own descriptor would tell of completions only, which
+    /// nobody makes while the ring is not entered.
+    pub fn ring_for_work(&mut self, doorbell: &Doorbell) -> io::Result<()> {
+        self.io.submitter().register_eventfd(doorbell.fd.as_raw_fd())
+    }
+
     /// Puts the descriptor of `slot` into an automatic slot of another ring, where `there` completes with that
     /// slot; `here` tells this ring how it went. The descriptor is then in both: after `here` has succeeded,
     /// close the slot (Linux 6.18, test `a_descriptor_is_handed_to_another_ring`).
@@ -55,14 +63,6 @@ impl Ring {
         let (slot, automatic) = (Fixed(slot.0.min(self.direct_slots)), DestinationSlot::auto_target());
         let entry = opcode::MsgRingSendFd::new(Fd(to.0), slot, automatic, there.user_data()).build();
         self.push_plain(entry, here)
-    }
-}
-
-/// For another ring, or an epoll, that waits for this one: readable while completions, or deferred work, wait.
-impl AsFd for Ring {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: the descriptor is open as long as the ring, which is borrowed.
-        unsafe { BorrowedFd::borrow_raw(self.io.as_raw_fd()) }
     }
 }
 

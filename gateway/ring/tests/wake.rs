@@ -147,3 +147,24 @@ fn a_doorbell_is_heard_by_a_poll_however_often_it_rings() {
     doorbell.ring();
     assert!(take(&mut ring, WAKE).more);
 }
+
+#[test]
+fn a_doorbell_tells_that_work_waits() {
+    let (mut parent, mut child) = (ring(0), ring(4));
+    let doorbell = Doorbell::new().unwrap();
+    child.ring_for_work(&doorbell).unwrap();
+    let (mut client, slot) = pair(&mut child);
+    child.poll_multi(slot, PollEvents::IN, Token::new(POLL, 0, slot.0)).unwrap();
+    assert_quiet(&mut child);
+    for _ in 0..10 {
+        // What the child did so far rang too.
+        doorbell.clear();
+        parent.poll_multi(doorbell.as_fd(), PollEvents::IN, Token::new(WAKE, 0, 0)).unwrap();
+        assert_quiet(&mut parent);
+        client.write_all(b"x").unwrap();
+        // The child is not entered: its completion is not there yet, only the work that makes it.
+        assert_eq!(child.ready(), 0);
+        assert!(!take(&mut parent, WAKE).more, "a ring's wake-up ends a multishot of another");
+        assert_eq!(take(&mut child, POLL).token.slot(), slot.0);
+    }
+}
