@@ -174,7 +174,6 @@ impl System {
         gateway.add_arg(self.backend.address().to_string());
         gateway.add_arg("--verify-key");
         gateway.add_arg(self.dir.join("data/keys/verify.pem"));
-        gateway.add_arg("--no-address-limits");
         self.gateways.push(gateway);
         // Just pushed.
         Ok(self.gateways.last_mut().expect("a gateway"))

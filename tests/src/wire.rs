@@ -1,7 +1,7 @@
 //! A phone without a machine: bytes that a good phone would not send, or would not send so.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use prost::Message;
@@ -10,8 +10,11 @@ use proto_wire::frame::{self, Call, VERSION_MAJOR, VERSION_MINOR, kind};
 use proto_wire::names::Cursor;
 use proto_wire::status::Code;
 use proto_wire::{limits as wire_limits, pb};
+use socket2::{Domain, Socket, Type};
 
 use crate::limits;
+
+const WITHIN: Duration = Duration::from_millis(limits::WIRE_WITHIN_MS);
 
 /// A socket, and what came that is not read yet.
 pub struct Wire {
@@ -28,10 +31,20 @@ pub struct Heard {
 
 impl Wire {
     pub fn connect(gateway: SocketAddr) -> io::Result<Self> {
-        let within = Duration::from_millis(limits::WIRE_WITHIN_MS);
-        let stream = TcpStream::connect_timeout(&gateway, within)?;
-        stream.set_read_timeout(Some(within))?;
-        stream.set_write_timeout(Some(within))?;
+        Self::over(TcpStream::connect_timeout(&gateway, WITHIN)?)
+    }
+
+    /// From an address of this host, for example 127.0.0.2.
+    pub fn connect_from(gateway: SocketAddr, source: IpAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(gateway), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+        socket.connect_timeout(&gateway.into(), WITHIN)?;
+        Self::over(socket.into())
+    }
+
+    fn over(stream: TcpStream) -> io::Result<Self> {
+        stream.set_read_timeout(Some(WITHIN))?;
+        stream.set_write_timeout(Some(WITHIN))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, held: Vec::new() })
     }

@@ -1,6 +1,7 @@
 //! What a bad client gets: a clear reason, a counter, a line in the log, and nobody else notices.
 
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use prost::Message;
@@ -122,6 +123,105 @@ fn every_bad_input_is_closed_with_its_reason_counted_and_logged() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     bystander.call(1, echo::SAY.id, 0, b"").expect("sent");
     assert_eq!(bystander.reply(1).expect("a reply").0, Code::Ok);
+}
+
+/// A gateway of one shard that limits addresses of this host.
+fn limited(name: &str, limits: &str) -> System {
+    let mut system = System::new(name).expect("a system");
+    let toml = format!("[limits.addresses]\nlimit_loopback = true\n{limits}\n");
+    system.configure_gateway(&toml).expect("configured");
+    for arg in ["--cores", "0", "--max-connections", "1000"] {
+        system.gateway().add_arg(arg);
+    }
+    system
+}
+
+/// Rates are so low that this many connections come before they give as many more.
+const MANY: u64 = 200;
+
+/// 127.0.0.`last`
+fn from(system: &mut System, last: u8) -> Wire {
+    let source = Ipv4Addr::new(127, 0, 0, last).into();
+    Wire::connect_from(system.gateway().address(), source).expect("connected")
+}
+
+/// What a client that says `first` gets at once: none is a WELCOME.
+fn answer(client: &mut Wire, first: &[u8]) -> Option<Reason> {
+    // The gateway may have closed before.
+    let _ = client.send(first);
+    let heard = client.hear().expect("an answer").expect("a frame");
+    let close = (heard.kind == kind::CLOSE).then(|| pb::Close::decode(&heard.body[..]).expect("a close"));
+    close.map(|close| Reason::from_u16(close.code as u16).expect("a reason"))
+}
+
+#[test]
+fn an_address_that_opens_too_many_connections_is_refused_and_others_go_on() {
+    let mut system = limited("connects", "connects_per_s = 1\nconnect_burst = 10");
+    system.start_all().expect("started");
+    let issuer = system.issuer().expect("a key");
+    let hello = |user| wire::hello(&fleet::token(&issuer, user), user, 1);
+    let (mut welcomed, mut refused) = (Vec::new(), 0);
+    for user in 1..=MANY {
+        let mut client = from(&mut system, 2);
+        match answer(&mut client, &hello(user)) {
+            None => welcomed.push(client),
+            Some(reason) => {
+                assert_eq!(reason, Reason::AddressLimit);
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0 && welcomed.len() >= 10, "{refused} refused");
+    for metric in ["moorgate_closed_total{reason=\"address_limit\"}", "moorgate_refused_connects_total"] {
+        assert_eq!(system.gateway().metric(metric), Some(refused), "{metric}");
+    }
+    let line = system.gateway().running().wait_until("refusal's line", limits::SOON_MS, |process| {
+        process.log().lines().find(|line| line.contains("address_limit")).map(str::to_owned)
+    });
+    let line = line.expect("a line");
+    assert!(line.contains("127.0.0.2:") && line.contains("too many new connections"), "{line}");
+    // Who is there stays, and the next address is another's.
+    let mut other = from(&mut system, 3);
+    assert_eq!(answer(&mut other, &hello(MANY + 1)), None);
+    for phone in welcomed.iter_mut().chain([&mut other]) {
+        phone.call(1, echo::SAY.id, 0, b"").expect("sent");
+        assert_eq!(phone.reply(1).expect("a reply").0, Code::Ok);
+    }
+}
+
+#[test]
+fn an_address_whose_hellos_fail_is_refused_and_others_go_on() {
+    let mut system = limited("failed-hellos", "failed_hellos_per_min = 10");
+    system.start_all().expect("started");
+    let good = wire::hello(&fleet::token(&system.issuer().expect("a key"), ALICE), 1, 1);
+    let forged = wire::hello(&fleet::token(&IssuerKey::generate(), ALICE), 1, 1);
+    let attempts = [forged, b"GET / HTTP/1.1\r\n\r\n".to_vec(), good.clone()];
+    let ends: Vec<_> = (0..MANY as usize)
+        .map(|at| answer(&mut from(&mut system, 2), &attempts[at % attempts.len()]))
+        .collect();
+    let count = |end| ends.iter().filter(|&&other| other == end).count() as u64;
+    let failed = count(Some(Reason::BadToken)) + count(Some(Reason::BadFrame));
+    let refused = count(Some(Reason::AddressLimit));
+    assert!(failed >= 10 && count(None) > 0 && refused + failed + count(None) == MANY, "{ends:?}");
+    let is_refused_too = ends.iter().skip(2).step_by(3).any(|&end| end == Some(Reason::AddressLimit));
+    assert!(is_refused_too, "whatever it says");
+    assert_eq!(system.gateway().metric("moorgate_failed_hellos_total"), Some(failed));
+    assert_eq!(system.gateway().metric("moorgate_refused_failed_hellos_total"), Some(refused));
+    assert_eq!(answer(&mut from(&mut system, 3), &good), None, "another address is welcomed");
+}
+
+#[test]
+fn with_no_address_limits_nobody_is_refused_by_address() {
+    let mut system = limited("lifted", "connects_per_s = 1\nconnect_burst = 1\nfailed_hellos_per_min = 1");
+    system.gateway().add_arg("--no-address-limits");
+    system.start_all().expect("started");
+    let issuer = system.issuer().expect("a key");
+    for user in 1..=50 {
+        let bad = answer(&mut from(&mut system, 2), &frame::Beat::EMPTY);
+        let good = answer(&mut from(&mut system, 2), &wire::hello(&fleet::token(&issuer, user), user, 1));
+        assert_eq!((bad, good), (Some(Reason::OutOfPlace), None));
+    }
+    assert_eq!(system.gateway().metric("moorgate_closed_total{reason=\"address_limit\"}"), Some(0));
 }
 
 #[test]
