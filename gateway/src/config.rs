@@ -35,9 +35,9 @@ pub struct Limits {
 ///
 /// The defaults let pass what a carrier's NAT does: one address stands for thousands of phones (for 64 000 connections at
 /// most, since it has no more ports), and all of them come back within a second when the gateway or a cell was away. So
-/// 10 000 may come at once, and 1 000 a second after that: a twentieth of what a shard can set up. Of HELLOs, 3 000 a minute
-/// may fail, so that one bad neighbour, or tokens of thousands that ran out together, shut nobody out; 50 signatures a
-/// second are less than a hundredth of a core.
+/// 10 000 may come at once, and 1 000 a second after that: less than a tenth of what a core sets up. Of HELLOs, 3 000 a
+/// minute may fail, so that neither one bad neighbour nor the tokens of thousands that ran out together shut the rest out,
+/// and an attacker makes a gateway check 50 signatures a second with each address that it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AddressLimits {
