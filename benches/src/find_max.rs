@@ -9,6 +9,7 @@ use crate::limits;
 use crate::measure::{Arrival, Measured};
 use crate::report::{Generator, HostFacts, Recorded, Report, SCHEMA};
 use crate::search::{self, Bounds};
+use crate::servers::GatewayTold;
 use crate::session::{RunError, Session};
 
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub struct FindMaxReport {
     pub target_p99_ms: f64,
     /// Confirmed; none: not even the lowest that was tried held.
     pub highest_rate: Option<f64>,
+    /// Ctrl-C came before a rate was confirmed.
+    pub ended_early: bool,
     pub is_good: bool,
     pub verdict: String,
     /// The longer run at the highest rate.
@@ -48,6 +51,8 @@ pub struct FindMaxReport {
     pub trials: Vec<RateTrial>,
     /// Of the run that confirmed.
     pub server: Option<CallCost>,
+    /// The gateway's own word, of the last trial.
+    pub gateway: Option<GatewayTold>,
     pub generator: Generator,
     pub host: HostFacts,
     pub measured: Measured,
@@ -104,34 +109,23 @@ fn find(
     scenario: &'static str,
     clients: u32,
 ) -> Result<FindMaxReport, RunError> {
-    let (target_ms, trial_ms) = (options.p99_ms, options.trial_s * 1_000);
+    let target_ms = options.p99_ms;
     // The first load finds cold caches and empty tables, which is no fault of its rate.
     load.trial(options.bounds.from, limits::FIND_WARM_UP_MS, target_ms)?;
-    let mut last = None;
-    let (held, mut trials) = search::highest(&options.bounds, |rate| {
-        let (trial, generator) = load.trial(rate, trial_ms, target_ms)?;
-        load.say(&trial.why);
-        last = Some(generator);
-        Ok::<_, RunError>((trial.held, trial))
-    })?;
-    let mut confirmed = None;
-    let mut rate = held;
-    for _ in 0..limits::CONFIRMATIONS_MAX {
-        let Some(asked) = rate else { break };
-        load.say(&format!("{asked:.0} a second held; repeating it for {} s", options.confirm_s));
-        let (trial, generator) = load.trial(asked, options.confirm_s * 1_000, target_ms)?;
-        load.say(&trial.why);
-        last = Some(generator);
-        if trial.held {
-            confirmed = Some(trial);
-            break;
-        }
-        trials.push(trial);
-        rate = Some(asked * limits::CONFIRM_STEP_DOWN);
-    }
+    let mut found = Found::default();
+    let ended_early = match found.search(options, &mut load) {
+        Ok(()) => false,
+        // What was tried is what ran.
+        Err(RunError::Interrupted) if found.last.is_some() => true,
+        Err(error) => return Err(error),
+    };
+    let Found { confirmed, trials, last } = found;
     let cost = confirmed.as_ref().and_then(|_| load.cost());
     let highest_rate = confirmed.as_ref().map(|trial| trial.rate);
-    let verdict = verdict(target_ms, confirmed.as_ref(), &trials);
+    let verdict = match ended_early {
+        true => told_early(target_ms, &trials),
+        false => verdict(target_ms, confirmed.as_ref(), &trials),
+    };
     let (session, recorded) = load.close()?;
     Ok(FindMaxReport {
         schema: SCHEMA,
@@ -140,16 +134,74 @@ fn find(
         clients,
         target_p99_ms: target_ms,
         highest_rate,
-        is_good: highest_rate.is_some(),
+        ended_early,
+        is_good: highest_rate.is_some() || ended_early,
         verdict,
         confirmed,
         trials,
         server: cost,
+        gateway: session.told.clone(),
         generator: last.ok_or_else(|| RunError::Setup("no rate was tried".to_owned()))?,
         host: session.host.clone(),
         measured: recorded.recorder.measured(),
         recorded: Some(recorded),
     })
+}
+
+/// What a search has found so far.
+#[derive(Default)]
+struct Found {
+    confirmed: Option<RateTrial>,
+    trials: Vec<RateTrial>,
+    /// Of the last trial.
+    last: Option<Generator>,
+}
+
+impl Found {
+    /// Searches, then repeats what held for longer; what did not hold then is lowered.
+    fn search(&mut self, options: &FindMaxOptions, load: &mut impl Rated) -> Result<(), RunError> {
+        let (held, _) = search::highest(&options.bounds, |rate| {
+            let trial = self.trial(rate, options.trial_s, options.p99_ms, load)?;
+            let held = trial.held;
+            self.trials.push(trial);
+            Ok::<_, RunError>((held, ()))
+        })?;
+        let mut rate = held;
+        for _ in 0..limits::CONFIRMATIONS_MAX {
+            let Some(asked) = rate else { break };
+            load.say(&format!("{asked:.0} a second held; repeating it for {} s", options.confirm_s));
+            let trial = self.trial(asked, options.confirm_s, options.p99_ms, load)?;
+            if trial.held {
+                self.confirmed = Some(trial);
+                break;
+            }
+            self.trials.push(trial);
+            rate = Some(asked * limits::CONFIRM_STEP_DOWN);
+        }
+        Ok(())
+    }
+
+    fn trial(
+        &mut self,
+        rate: f64,
+        for_s: u64,
+        target_ms: f64,
+        load: &mut impl Rated,
+    ) -> Result<RateTrial, RunError> {
+        let (trial, generator) = load.trial(rate, for_s * 1_000, target_ms)?;
+        load.say(&trial.why);
+        self.last = Some(generator);
+        Ok(trial)
+    }
+}
+
+fn told_early(target_ms: f64, trials: &[RateTrial]) -> String {
+    let held = trials.iter().filter(|trial| trial.held).map(|trial| trial.rate).reduce(f64::max);
+    let best = held.map_or("none of them kept".to_owned(), |rate| format!("{rate:.0} a second kept"));
+    format!(
+        "ended by Ctrl-C after {} trials: {best} p99 within {target_ms} ms, and nothing was confirmed",
+        trials.len()
+    )
 }
 
 fn verdict(target_ms: f64, confirmed: Option<&RateTrial>, trials: &[RateTrial]) -> String {

@@ -13,7 +13,7 @@ use crate::latency::Percentiles;
 use crate::measure::{Arrival, Measured, Recorder};
 use crate::mixed::{Kind, KindCount};
 use crate::report::{Generator, HostFacts, Report, SCHEMA};
-use crate::servers::Cores;
+use crate::servers::{Cores, GatewayTold};
 use crate::standing::{Broadcast, Connections, Heartbeats, Setup};
 use crate::{broadcast, call, chat, compare, find_max, hold, peers, ramp, soak, storm};
 
@@ -29,6 +29,20 @@ fn measured() -> Measured {
 
 fn generator() -> Generator {
     Generator::judge(1, &Totals::default(), &Totals::default(), 100, 1)
+}
+
+fn told() -> Option<GatewayTold> {
+    let bytes = |bytes| BTreeMap::from([("idle".to_owned(), bytes)]);
+    Some(GatewayTold {
+        connections: 1,
+        fullest_shard_by_mean: Some(1.0),
+        bytes_by_state: bytes(96),
+        bytes_per_connection_by_state: BTreeMap::from([("idle".to_owned(), 96.0)]),
+        established_minus_sessions: Some(0),
+        messages: 5,
+        messages_per_second: 5.0,
+        messages_per_second_per_core: Some(10.0),
+    })
 }
 
 fn has(report: &impl Serialize, paths: &[&str]) {
@@ -70,6 +84,7 @@ pub(crate) fn chat_report() -> chat::ChatReport {
         latency_ms: chat::Latencies { ack: LATENCY, deliver: LATENCY },
         drained_after_ms: Some(1),
         server: chat::ServerCosts { gateway: part(), backend: part() },
+        gateway: told(),
         kills: Vec::new(),
         search: Vec::new(),
         highest_rate: None,
@@ -104,7 +119,8 @@ fn chat() {
         latency_ms.deliver.p50 latency_ms.deliver.p99 latency_ms.deliver.p999 latency_ms.deliver.max \
         server.gateway.cpu_us_per_message server.gateway.rss_bytes \
         server.backend.cpu_us_per_message server.backend.rss_bytes \
-        generator.verdict generator.late_starts host.address_limits_lifted schema";
+        generator.verdict generator.late_starts host.address_limits_lifted schema \
+        gateway.bytes_per_connection_by_state.idle gateway.messages_per_second_per_core";
     has(&chat_report(), &paths.split_whitespace().collect::<Vec<_>>());
 }
 
@@ -172,6 +188,7 @@ fn hold_report() -> hold::HoldReport {
             rss_bytes_after_warm_up: Some(6),
             rss_bytes_after_all_left: Some(6),
         },
+        gateway: told(),
         backend: hold::BackendCost { user_bytes_per_connection: Some(7.0), rss_bytes: Some(8) },
         broadcast: None,
         generator: generator(),
@@ -186,7 +203,8 @@ fn hold() {
     let report = hold_report();
     let paths = "connections.asked connections.held connections.lost server.user_bytes_per_connection \
         server.user_bytes_in_all server.kernel_bytes_per_connection server.cpu_us_per_heartbeat \
-        backend.user_bytes_per_connection setup.per_second heartbeats.latency_ms.p99";
+        backend.user_bytes_per_connection setup.per_second heartbeats.latency_ms.p99 \
+        gateway.bytes_per_connection_by_state.idle gateway.messages_per_second_per_core";
     has(&report, &paths.split_whitespace().collect::<Vec<_>>());
     assert!(report.is_good());
     assert!(
@@ -225,6 +243,7 @@ fn broadcast_report() -> broadcast::BroadcastReport {
         rounds: vec![round],
         latency_ms: LATENCY,
         heartbeats: BEATS,
+        gateway: told(),
         server: broadcast::GatewayMemory { rss_bytes_before: Some(1), rss_bytes_highest: Some(2) },
         generator: generator(),
         host: host(),
@@ -275,6 +294,7 @@ fn call() {
         errors_by_status: BTreeMap::new(),
         latency_ms: LATENCY,
         server: call::CallCost { gateway: part(), backend: part() },
+        gateway: told(),
         generator: generator(),
         host: host(),
         measured: measured(),
@@ -301,6 +321,7 @@ fn storm_report() -> storm::StormReport {
         schema: SCHEMA,
         command: "storm",
         connections: 5,
+        ended_early: false,
         storm: storm::Storm {
             lost: 0,
             seconds_to_90: Some(1.0),
@@ -312,6 +333,7 @@ fn storm_report() -> storm::StormReport {
             cpu_us_per_reconnect: Some(9.0),
             healthy,
         },
+        gateway: told(),
         generator: generator(),
         host: host(),
         measured: measured(),

@@ -7,6 +7,7 @@ use crate::latency::Percentiles;
 use crate::limits;
 use crate::measure::{Arrival, Measured};
 use crate::report::{Generator, HostFacts, Recorded, Report, SCHEMA};
+use crate::servers::GatewayTold;
 use crate::session::RunError;
 
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub struct RampReport {
     pub seconds: f64,
     pub ended_early: bool,
     pub steps: Vec<StepReport>,
+    /// The gateway's own word, of the last step.
+    pub gateway: Option<GatewayTold>,
     /// Of the last step.
     pub generator: Generator,
     pub host: HostFacts,
@@ -64,7 +67,14 @@ pub fn run(options: &RampOptions) -> Result<RampReport, RunError> {
     let mut bench = CallBench::open(&options.setup, "moorgate-bench ramp")?;
     let (mut steps, mut last, mut seconds, mut ended_early) = (Vec::new(), None, 0.0, false);
     for (at, step) in options.steps.iter().take(limits::STEPS_MAX).enumerate() {
-        bench.connect(step.phones)?;
+        match bench.connect(step.phones) {
+            // The steps before are what ran.
+            Err(RunError::Interrupted) if at > 0 => {
+                ended_early = true;
+                break;
+            }
+            connected => connected?,
+        }
         let phase = format!("step {}: {} phones, {:.0}/s", at + 1, step.phones, step.rate);
         let pace = Pace::Open { rate: step.rate, arrival: options.arrival };
         let plan = CallPlan { phase: &phase, pace, phones: step.phones, for_ms: options.step_s * 1_000 };
@@ -105,6 +115,7 @@ pub fn run(options: &RampOptions) -> Result<RampReport, RunError> {
         seconds,
         ended_early,
         steps,
+        gateway: session.told.clone(),
         generator,
         host: session.host.clone(),
         measured: recorded.recorder.measured(),

@@ -12,7 +12,7 @@ use crate::identity::Identities;
 use crate::preflight;
 use crate::probe::{ProbeError, probe};
 use crate::report::{HostFacts, WriteError};
-use crate::servers::{Cores, Part, Servers, ServersError, SpawnOptions, Usage};
+use crate::servers::{Cores, GatewayTold, Page, Part, Reading, Servers, ServersError, SpawnOptions, Usage};
 use crate::sources::Sources;
 
 /// Where the servers are, as the command line tells it.
@@ -49,7 +49,7 @@ pub enum RunError {
     Write(#[from] WriteError),
     #[error("{0}")]
     Setup(String),
-    #[error("interrupted")]
+    #[error("{}", crate::signals::NOTHING_RAN)]
     Interrupted,
 }
 
@@ -60,7 +60,10 @@ pub struct Session {
     pub who: Identities,
     pub host: HostFacts,
     pub cores: Cores,
+    /// The gateway's own word over the time that was watched last.
+    pub told: Option<GatewayTold>,
     others: Others,
+    watched: Option<Reading>,
 }
 
 impl Session {
@@ -90,7 +93,16 @@ impl Session {
             probe(servers.target, &Identities::new(servers.issuer.clone(), one, place.seed, config.clone()))?;
         }
         let who = Identities::new(servers.issuer.clone(), Identities::fresh_run(), place.seed, config);
-        Ok(Self { clock: Clock::start(), servers, who, host, cores, others: Others::default() })
+        Ok(Self {
+            clock: Clock::start(),
+            servers,
+            who,
+            host,
+            cores,
+            told: None,
+            others: Others::default(),
+            watched: None,
+        })
     }
 
     /// From here on the CPU time of others is watched.
@@ -103,6 +115,25 @@ impl Session {
     pub fn note_others(&mut self) {
         let own_us = self.own_cpu_us();
         self.host.other_cores_used = self.others.end(machine_busy_us(), own_us);
+    }
+
+    /// From here on the gateway's own counts are watched. What it says is read before what it used, so that the reading
+    /// is in no figure.
+    pub fn watch_gateway(&mut self) {
+        let page = self.servers.page(Part::Gateway);
+        self.watched = page.map(|page| self.reading(page));
+    }
+
+    /// Notes what the gateway says of itself since [`Session::watch_gateway`]; to be called after what it used was read.
+    pub fn note_gateway(&mut self) {
+        let Some(from) = self.watched.take() else { return };
+        let page = self.servers.page(Part::Gateway);
+        self.told = page.map(|page| GatewayTold::between(&from, &self.reading(page)));
+    }
+
+    fn reading(&mut self, page: Page) -> Reading {
+        let cpu_us = self.usage()[Part::Gateway as usize].map(|usage| usage.cpu_us);
+        Reading { at: Instant::now(), page, cpu_us }
     }
 
     /// Of the bench and of both servers.

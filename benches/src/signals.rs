@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{SigSet, Signal};
 
+/// What is said when a run is ended before there is a figure.
+pub const NOTHING_RAN: &str = "ended by Ctrl-C before anything was measured: there is nothing to report";
+
 static WATCHING: AtomicBool = AtomicBool::new(false);
 static ASKED: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);

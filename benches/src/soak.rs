@@ -7,6 +7,7 @@ use crate::latency::Percentiles;
 use crate::leak::Leak;
 use crate::measure::{Arrival, Measured, Point};
 use crate::report::{Generator, HostFacts, Recorded, Report, SCHEMA};
+use crate::servers::GatewayTold;
 use crate::session::RunError;
 
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub struct SoakReport {
     pub is_good: bool,
     pub verdict: String,
     pub server: CallCost,
+    /// The gateway's own word, of the measured load.
+    pub gateway: Option<GatewayTold>,
     pub generator: Generator,
     pub host: HostFacts,
     pub measured: Measured,
@@ -93,6 +96,7 @@ pub fn run(options: &SoakOptions) -> Result<SoakReport, RunError> {
         leak,
         leak_of_backend,
         server: CallCost::of(&outcome),
+        gateway: session.told.clone(),
         generator,
         host: session.host.clone(),
         measured,

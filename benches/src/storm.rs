@@ -25,7 +25,7 @@ use crate::identity::Identities;
 use crate::limits;
 use crate::measure::{Arrival, Measured};
 use crate::report::{Generator, HostFacts, Recorded, Report, SCHEMA};
-use crate::servers::Part;
+use crate::servers::{GatewayTold, Part};
 use crate::session::{Place, RunError, Session};
 
 #[derive(Debug, Clone)]
@@ -45,7 +45,11 @@ pub struct StormReport {
     pub schema: u32,
     pub command: &'static str,
     pub connections: u32,
+    /// Ctrl-C came before all were back.
+    pub ended_early: bool,
     pub storm: Storm,
+    /// The gateway's own word, of the one that was killed, since it was there again.
+    pub gateway: Option<GatewayTold>,
     /// Of the phones that were cut, from the kill until all were back. They share the core of their gateway where cores
     /// are few: then it is the pace of the storm that both limit.
     pub generator: Generator,
@@ -192,7 +196,9 @@ pub fn run(options: &StormOptions) -> Result<StormReport, RunError> {
         schema: SCHEMA,
         command: "storm",
         connections: options.connections,
+        ended_early: during.ended_early && !course.is_over(),
         storm,
+        gateway: session.told.clone(),
         generator,
         host: session.host.clone(),
         measured: recorded.recorder.measured(),
@@ -272,6 +278,8 @@ impl Course {
                 return true;
             }
             self.ready_us = session.clock.now_us();
+            // Its counts begin anew.
+            session.watch_gateway();
             return false;
         }
         // Until a phone has noticed that it was cut, it still counts as there.
@@ -285,6 +293,10 @@ impl Course {
             self.at_all_us.get_or_insert(now_us);
             self.after.get_or_insert(totals);
         }
+        self.is_over()
+    }
+
+    fn is_over(&self) -> bool {
         self.at_all_us.is_some() || self.trouble.is_some()
     }
 

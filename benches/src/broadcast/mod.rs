@@ -71,6 +71,7 @@ struct Told {
 }
 
 fn tell_rounds(stand: &mut Stand, options: &BroadcastOptions, heartbeat_s: u32) -> Told {
+    stand.session.watch_gateway();
     let phase = stand.begin_phase("rounds");
     let rss_bytes_before = stand.session.usage()[0].map(|usage| usage.rss_bytes);
     stand.session.watch_others();
@@ -94,6 +95,7 @@ fn tell_rounds(stand: &mut Stand, options: &BroadcastOptions, heartbeat_s: u32) 
     let ended_early = crate::signals::take();
     stand.end_phase();
     stand.session.note_others();
+    stand.session.note_gateway();
     let (seconds, totals) = ((clock.now_us() - began_us) as f64 / 1e6, stand.fleet.totals());
     Told { phase, rounds, seconds, ended_early, rss_bytes_before, totals }
 }

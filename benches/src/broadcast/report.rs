@@ -7,6 +7,7 @@ use crate::latency::Percentiles;
 use crate::limits;
 use crate::measure::Measured;
 use crate::report::{Generator, HostFacts, Recorded, Report, SCHEMA, figure};
+use crate::servers::GatewayTold;
 use crate::session::Session;
 use crate::standing::{Broadcast, Connections, Heartbeats, NOTICE, Setup};
 
@@ -31,6 +32,8 @@ pub struct BroadcastReport {
     pub latency_ms: Percentiles,
     pub heartbeats: Heartbeats,
     pub server: GatewayMemory,
+    /// The gateway's own word, of the measured load.
+    pub gateway: Option<GatewayTold>,
     pub generator: Generator,
     pub host: HostFacts,
     pub measured: Measured,
@@ -101,6 +104,7 @@ impl BroadcastReport {
                 rss_bytes_before: told.rss_bytes_before,
                 rss_bytes_highest: gauges.max(),
             },
+            gateway: session.told.clone(),
             generator: Generator::judge(run.threads, &connected.totals, &told.totals, made, rounds_late),
             rounds: told.rounds.into_iter().map(|(round, _)| round).collect(),
             host: session.host.clone(),

@@ -130,6 +130,7 @@ impl CallBench {
         plan: &CallPlan<'_>,
         beside: &mut dyn FnMut(&mut Session) -> bool,
     ) -> Result<CallOutcome, RunError> {
+        self.session.watch_gateway();
         let before = (self.session.usage(), self.fleet.totals());
         let from_us = self.session.clock.now_us();
         let until_us = from_us + plan.for_ms * 1_000;
@@ -147,6 +148,7 @@ impl CallBench {
         if self.fleet.has_failed() || self.session.servers.ended().is_some() {
             return Err(self.fail("a part of the run ended"));
         }
+        self.session.note_gateway();
         self.drain();
         let (counts, latency) = (self.recorder.counts(CALL, phase), self.recorder.latency(CALL, phase));
         Ok(CallOutcome {

@@ -34,14 +34,22 @@ pub fn run(options: &CallOptions) -> Result<CallReport, RunError> {
         phones: setup.clients,
         for_ms: options.warm_up_s * 1_000,
     };
-    let ended_early = plan.for_ms > 0 && bench.run(&plan)?.ended_early;
-    if ended_early {
-        return Err(RunError::Interrupted);
+    if plan.for_ms > 0 {
+        let warm_up = bench.run(&plan)?;
+        if warm_up.ended_early {
+            return report(options, bench, warm_up);
+        }
     }
     (plan.phase, plan.for_ms) = ("load", options.seconds * 1_000);
     bench.session.watch_others();
     let outcome = bench.run(&plan)?;
     bench.session.note_others();
+    report(options, bench, outcome)
+}
+
+/// Of the load; of the warm-up, where Ctrl-C ended that.
+fn report(options: &CallOptions, bench: CallBench, outcome: CallOutcome) -> Result<CallReport, RunError> {
+    let setup = &options.setup;
     let (generator, errors_by_status) = (bench.judge(&outcome), bench.errors());
     let lost = outcome.after.1.lost - outcome.before.1.lost;
     let (session, recorded, _) = bench.close()?;
@@ -64,6 +72,7 @@ pub fn run(options: &CallOptions) -> Result<CallReport, RunError> {
         unanswered: outcome.unanswered,
         latency_ms: outcome.latency.percentiles(),
         server: CallCost::of(&outcome),
+        gateway: session.told.clone(),
         generator,
         host: session.host.clone(),
         measured: recorded.recorder.measured(),

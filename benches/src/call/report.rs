@@ -9,6 +9,7 @@ use super::callers::Pace;
 use crate::latency::Percentiles;
 use crate::measure::{Arrival, Measured};
 use crate::report::{Generator, HostFacts, Recorded, Report, figure, share};
+use crate::servers::GatewayTold;
 
 /// What a closed loop does not show, for every report of one.
 pub const CLOSED_HIDES: &str = "a closed loop: each phone waits for its answer before it calls again, so a server that \
@@ -36,6 +37,8 @@ pub struct CallReport {
     pub unanswered: u64,
     pub latency_ms: Percentiles,
     pub server: CallCost,
+    /// The gateway's own word, of the measured load.
+    pub gateway: Option<GatewayTold>,
     pub generator: Generator,
     pub host: HostFacts,
     pub measured: Measured,

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use proto_wire::phone::PhoneConfig;
 
 use super::report::{ChatReport, Kill, Latencies, PartCost, ServerCosts, Trial};
+use super::search::Searched;
 use super::talkers::{ACK, DELIVER, Load, OPERATIONS, Shared, Talkers};
 use crate::check::Outstanding;
 use crate::fleet::{Fleet, FleetConfig, FleetError, Receive, Totals, wait_until};
@@ -15,7 +16,6 @@ use crate::limits;
 use crate::measure::{Arrival, Live, Phase, Recorder, Watch};
 use crate::mixed::{self, MixOptions};
 use crate::report::{Generator, Progress, Recorded, SCHEMA, share};
-use crate::search::{self, Bounds};
 use crate::servers::{Part, Usage};
 use crate::session::{Place, RunError, Session};
 use crate::workload::Population;
@@ -40,15 +40,12 @@ pub(crate) const GATHER_US: u64 = 300;
 
 const RATE_WITH_A_KILL: f64 = 2_000.0;
 
-/// The share of the highest rate that the measured load has.
-const SHARE_OF_HIGHEST: f64 = 0.7;
-
 pub struct ChatBench<'a> {
     pub(super) options: &'a ChatOptions,
     session: Session,
     pub(super) fleet: Fleet<Talkers>,
     pub(super) shared: Arc<Shared>,
-    recorder: Arc<Recorder>,
+    pub(super) recorder: Arc<Recorder>,
     recorded: Recorded,
     watch: Watch,
     pub(super) progress: Progress,
@@ -56,14 +53,26 @@ pub struct ChatBench<'a> {
 }
 
 /// The measured load.
-struct Measured {
-    phase: Phase,
-    seconds: f64,
-    ended_early: bool,
-    counts_at_end: (u64, u64),
+pub(super) struct Measured {
+    pub phase: Phase,
+    pub seconds: f64,
+    pub ended_early: bool,
+    pub counts_at_end: (u64, u64),
     before: ([Option<Usage>; 2], Totals),
     after: ([Option<Usage>; 2], Totals),
-    drained_after_ms: Option<u64>,
+    pub drained_after_ms: Option<u64>,
+}
+
+/// A stretch of load.
+pub(super) struct Stretch<'a> {
+    pub rate: f64,
+    pub for_ms: u64,
+    pub phase: &'a str,
+    /// What is told meanwhile.
+    pub what: &'a str,
+    pub with_kills: bool,
+    /// How long what was sent may take to arrive after its end.
+    pub drain_ms: u64,
 }
 
 pub fn run(options: &ChatOptions) -> Result<ChatReport, RunError> {
@@ -75,7 +84,11 @@ pub fn run(options: &ChatOptions) -> Result<ChatReport, RunError> {
     let (rate, search) = match options.rate {
         Some(rate) => (rate, Vec::new()),
         None if has_kill => (RATE_WITH_A_KILL, Vec::new()),
-        None => chat.search()?,
+        None => match chat.search()? {
+            Searched::Found(rate, trials) => (rate, trials),
+            // The trial that was ended is what ran last.
+            Searched::Ended(rate, trials, measured) => return chat.finish(rate, trials, *measured),
+        },
     };
     let measured = chat.measure(rate)?;
     chat.finish(rate, search, measured)
@@ -99,21 +112,6 @@ impl<'a> ChatBench<'a> {
         self.progress.end();
         drop(self.fleet.stop()?);
         Ok((self.session, self.recorded))
-    }
-
-    /// A trial, and whether the bench was its limit.
-    pub(crate) fn judged_trial(
-        &mut self,
-        rate: f64,
-        for_ms: u64,
-        target_ms: f64,
-    ) -> Result<(Trial, Generator), RunError> {
-        let before = self.fleet.totals();
-        let trial = self.trial(rate, for_ms, target_ms)?;
-        let starts = (rate * for_ms as f64 / 1e3) as u64;
-        let late = trial.late_starts + trial.dropped_starts;
-        let generator = Generator::judge(self.fleet.threads(), &before, &self.fleet.totals(), starts, late);
-        Ok((trial, generator))
     }
 
     fn open(options: &'a ChatOptions) -> Result<Self, RunError> {
@@ -141,58 +139,33 @@ impl<'a> ChatBench<'a> {
         Ok(Self { options, session, fleet, shared, recorder, recorded, watch, progress, kills: Vec::new() })
     }
 
-    fn search(&mut self) -> Result<(f64, Vec<Trial>), RunError> {
-        let bounds = Bounds { from: limits::SEARCH_FROM, to: limits::SEARCH_TO, steps: limits::SEARCH_STEPS };
-        let target_ms = limits::TRIAL_P99_MS as f64;
-        let (held, trials) = search::highest(&bounds, |rate| {
-            let trial = self.trial(rate, limits::TRIAL_MS, target_ms)?;
-            self.progress.say(&trial.to_string());
-            Ok::<_, RunError>((trial.held, trial))
-        })?;
-        Ok((held.unwrap_or(limits::SEARCH_FROM) * SHARE_OF_HIGHEST, trials))
-    }
-
-    /// A short load. It holds while p99 of acknowledgement and delivery is within the target.
-    fn trial(&mut self, rate: f64, for_ms: u64, target_ms: f64) -> Result<Trial, RunError> {
-        // What a failed trial left behind is no part of this.
-        self.drain(limits::DELIVERED_WITHIN_MS);
-        let phase = self.begin(rate, for_ms, &format!("trial of {rate:.0}/s"));
-        if self.run_for(for_ms, &format!("trying {rate:.0} a second"), false)? {
-            return Err(RunError::Interrupted);
-        }
-        self.recorder.end_phase(self.session.clock.now_us());
-        let acknowledged = self.shared.checker().phase().acknowledged;
-        let in_time = self.drain(limits::TRIAL_DRAIN_MS);
-        let left = in_time.map_or_else(|| self.left(), |_| 0);
-        self.recorder.gather();
-        let counts = self.recorder.counts(ACK, phase);
-        let p99_ms = |op| self.recorder.latency(op, phase).p99_ms();
-        let (ack_p99_ms, deliver_p99_ms) = (p99_ms(ACK), p99_ms(DELIVER));
-        let trial = Trial {
-            rate,
-            // A late start is in the latency already.
-            held: left == 0 && counts.dropped == 0 && ack_p99_ms.max(deliver_p99_ms) <= target_ms,
-            acknowledged_per_second: acknowledged as f64 * 1e3 / for_ms as f64,
-            ack_p99_ms,
-            deliver_p50_ms: self.recorder.latency(DELIVER, phase).percentiles().p50,
-            deliver_p99_ms,
-            left,
-            late_starts: counts.late,
-            dropped_starts: counts.dropped,
-        };
-        Ok(trial)
-    }
-
     fn measure(&mut self, rate: f64) -> Result<Measured, RunError> {
         // What a failed trial left behind is no part of this.
         if self.drain(3 * limits::DELIVERED_WITHIN_MS).is_none() {
             self.progress.say("what came before is not all delivered; the load begins all the same");
         }
+        let measured = self.put(&Stretch {
+            rate,
+            for_ms: self.options.seconds * 1_000,
+            phase: "load",
+            what: "chatting",
+            with_kills: true,
+            drain_ms: limits::DELIVERED_WITHIN_MS,
+        })?;
+        // What comes twice comes late.
+        wait_until(&self.fleet, limits::QUIET_MS, || false);
+        self.recorder.gather();
+        Ok(measured)
+    }
+
+    /// Puts a load on the phones, and waits until what was sent has arrived. Ctrl-C ends it in order.
+    pub(super) fn put(&mut self, stretch: &Stretch<'_>) -> Result<Measured, RunError> {
+        self.session.watch_gateway();
         let before = (self.session.usage(), self.fleet.totals());
         self.session.watch_others();
         let from_us = self.session.clock.now_us();
-        let phase = self.begin(rate, self.options.seconds * 1_000, "load");
-        let ended_early = self.run_for(self.options.seconds * 1_000, "chatting", true)?;
+        let phase = self.begin(stretch.rate, stretch.for_ms, stretch.phase);
+        let ended_early = self.run_for(stretch.for_ms, stretch.what, stretch.with_kills)?;
         if ended_early {
             self.shared.end();
         }
@@ -204,12 +177,10 @@ impl<'a> ChatBench<'a> {
             let checker = self.shared.checker();
             (checker.phase().acknowledged, checker.phase().delivered)
         };
-        let drained_after_ms = self.drain(limits::DELIVERED_WITHIN_MS);
+        let drained_after_ms = self.drain(stretch.drain_ms);
         let after = (self.session.usage(), totals);
-        // What comes twice comes late.
-        wait_until(&self.fleet, limits::QUIET_MS, || false);
-        self.recorder.gather();
-        let seconds = (ended_us - from_us) as f64 / 1e6;
+        self.session.note_gateway();
+        let seconds = (ended_us - from_us).max(1) as f64 / 1e6;
         Ok(Measured { phase, seconds, ended_early, counts_at_end, before, after, drained_after_ms })
     }
 
@@ -266,7 +237,7 @@ impl<'a> ChatBench<'a> {
     }
 
     /// Waits until all that was sent is acknowledged and all that was acknowledged is delivered. None: not in time.
-    fn drain(&mut self, within_ms: u64) -> Option<u64> {
+    pub(super) fn drain(&mut self, within_ms: u64) -> Option<u64> {
         let began_ms = self.session.clock.now_ms();
         let mut second = Second::new();
         let (fleet, shared, progress) = (&self.fleet, &self.shared, &mut self.progress);
@@ -284,7 +255,7 @@ impl<'a> ChatBench<'a> {
         self.shared.checker().outstanding()
     }
 
-    fn left(&self) -> u64 {
+    pub(super) fn left(&self) -> u64 {
         left(&self.shared)
     }
 
@@ -360,6 +331,7 @@ impl<'a> ChatBench<'a> {
             latency_ms: Latencies { ack: percentiles(ACK), deliver: percentiles(DELIVER) },
             drained_after_ms: measured.drained_after_ms,
             server: ServerCosts { gateway: part(0), backend: part(1) },
+            gateway: self.session.told.clone(),
             kills: self.kills,
             highest_rate: highest,
             search,

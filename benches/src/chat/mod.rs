@@ -6,6 +6,7 @@
 
 mod conductor;
 mod report;
+mod search;
 mod setup;
 mod talkers;
 

@@ -9,6 +9,7 @@ use crate::latency::Percentiles;
 use crate::measure::{Arrival, Measured};
 use crate::mixed::KindCount;
 use crate::report::{Generator, HostFacts, Recorded, Report, figure};
+use crate::servers::GatewayTold;
 
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -53,6 +54,8 @@ pub struct ChatReport {
     /// From the end of the load until all was there; none: it never was.
     pub drained_after_ms: Option<u64>,
     pub server: ServerCosts,
+    /// The gateway's own word, of the measured load.
+    pub gateway: Option<GatewayTold>,
     pub kills: Vec<Kill>,
     pub search: Vec<Trial>,
     /// The highest rate of the search that held.

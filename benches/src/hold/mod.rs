@@ -116,6 +116,7 @@ fn warm_up_and_measure(stand: &mut Stand, count: u32) -> Result<Before, RunError
 
 /// Until the time is up and every phone has beaten; a phone that cannot is waited for one interval more.
 fn hold(stand: &mut Stand, for_ms: u64, heartbeat_s: u32) -> Held {
+    stand.session.watch_gateway();
     let phase = stand.begin_phase("hold");
     let cpu_from_us = stand.session.usage()[0].map(|usage| usage.cpu_us);
     stand.session.watch_others();
@@ -129,6 +130,7 @@ fn hold(stand: &mut Stand, for_ms: u64, heartbeat_s: u32) -> Held {
     let cpu_us = cpu_from_us.and_then(|from| Some(usage[0]?.cpu_us.saturating_sub(from)));
     let (seconds, totals) = ((clock.now_ms() - began_ms) as f64 / 1e3, stand.fleet.totals());
     stand.session.note_others();
+    stand.session.note_gateway();
     Held { phase, seconds, ended_early, totals, cpu_us, usage, kernel: tuning::machine_memory().ok() }
 }
 

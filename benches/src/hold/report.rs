@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::{Held, Run};
 use crate::measure::Measured;
 use crate::report::{Generator, HostFacts, Recorded, Report, SCHEMA, figure, share};
+use crate::servers::GatewayTold;
 use crate::session::Session;
 use crate::standing::{Broadcast, Connections, Heartbeats, Setup};
 
@@ -21,6 +22,8 @@ pub struct HoldReport {
     pub setup: Setup,
     pub heartbeats: Heartbeats,
     pub server: ServerCost,
+    /// The gateway's own word, of the measured load.
+    pub gateway: Option<GatewayTold>,
     pub backend: BackendCost,
     /// None: Ctrl-C came before.
     pub broadcast: Option<Broadcast>,
@@ -67,6 +70,7 @@ impl HoldReport {
             setup: connected.setup,
             heartbeats: run.heartbeats,
             server,
+            gateway: session.told.clone(),
             backend: BackendCost {
                 user_bytes_per_connection: grown(held.rss(1), run.before.rss[1], n),
                 rss_bytes: held.rss(1),

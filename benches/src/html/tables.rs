@@ -35,6 +35,7 @@ const TILES: &[(&str, &str, &str, f64)] = &[
     ("gateway's CPU", "broadcast.cpu_us_per_phone", "us a phone told", 1.0),
     ("beats, p99", "heartbeats.latency_ms.p99", "ms", 1.0),
     ("beats lost", "heartbeats.lost", "", 1.0),
+    ("messages", "gateway.messages_per_second_per_core", "/s a core of the gateway", 1.0),
     ("missing", "missing", "", 1.0),
     ("duplicates", "duplicates", "", 1.0),
     ("errors", "errors", "", 1.0),
@@ -209,6 +210,7 @@ pub(super) fn ratios(report: &Value) -> String {
 pub(super) fn server(report: &Value) -> String {
     let mut rows = Vec::new();
     flatten(&report["server"], "", &mut rows);
+    flatten(&report["gateway"], "gateway's own word", &mut rows);
     flatten(&report["setup"], "setup", &mut rows);
     flatten(&report["versions"], "version", &mut rows);
     table("Server", &rows)

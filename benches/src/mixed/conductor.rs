@@ -145,6 +145,7 @@ impl<'a> Mixed<'a> {
     }
 
     fn measure(&mut self, rate: f64) -> Result<Measured, RunError> {
+        self.session.watch_gateway();
         let before = (self.session.usage(), self.fleet.totals());
         let delivered_before = self.shared.delivered.load(Ordering::Relaxed);
         self.session.watch_others();
@@ -163,6 +164,7 @@ impl<'a> Mixed<'a> {
         let drained_after_ms = self.drain();
         self.shared.recorder.gather();
         let after = (self.session.usage(), totals);
+        self.session.note_gateway();
         Ok(Measured {
             phase,
             ended_early,
@@ -305,6 +307,7 @@ impl<'a> Mixed<'a> {
             latency_ms: Latencies { ack: percentiles(ACK), deliver: percentiles(DELIVER) },
             drained_after_ms: measured.drained_after_ms,
             server: ServerCosts { gateway: part(0), backend: part(1) },
+            gateway: self.session.told.clone(),
             kills: self.kills.clone(),
             highest_rate: None,
             search: Vec::new(),

@@ -205,6 +205,8 @@ impl Raw {
 pub struct Comparison {
     pub schema: u32,
     pub command: &'static str,
+    /// Ctrl-C came before all works were done.
+    pub ended_early: bool,
     /// Ours by the peer's: below 1 is less.
     pub ratios: BTreeMap<&'static str, f64>,
     pub raw: BTreeMap<&'static str, Raw>,
@@ -287,6 +289,7 @@ mod tests {
         let mut report = Comparison {
             schema: SCHEMA,
             command: "peers",
+            ended_early: false,
             ratios: BTreeMap::new(),
             raw: BTreeMap::new(),
             skipped: BTreeMap::from([("fanout_vs_nats", "not here".to_owned())]),

@@ -17,6 +17,7 @@ use super::load::{Cast, Load, Order, Orders, Work};
 use super::mqtt::Mqtt;
 use super::nats::Nats;
 use super::report::{Comparison, SCHEMA};
+use super::side::SideError;
 use super::tcp::Tcp;
 use super::wire::Wire;
 use super::ws::WebSocket;
@@ -36,6 +37,7 @@ pub fn compare(options: &Options) -> Result<Comparison, CompareError> {
     let mut report = Comparison {
         schema: SCHEMA,
         command: "peers",
+        ended_early: false,
         ratios: Default::default(),
         raw: Default::default(),
         skipped: Default::default(),
@@ -55,7 +57,14 @@ pub fn compare(options: &Options) -> Result<Comparison, CompareError> {
         clock: Clock::start(),
         progress: &mut progress,
     };
-    stage.run(&mut report)?;
+    match stage.run(&mut report) {
+        // Whatever broke first: a server that was still starting, a round. The works that were done are what ran.
+        Err(_) if crate::signals::interrupted() && report.raw.is_empty() => {
+            return Err(SideError::Interrupted.into());
+        }
+        Err(_) if crate::signals::interrupted() => report.ended_early = true,
+        ran => ran?,
+    }
     Ok(report)
 }
 
@@ -134,7 +143,7 @@ pub enum PeerError {
     Fleet(#[from] FleetError),
     #[error("{target}: only {up} of {asked} connections were let in: {trouble}")]
     NotUp { target: SocketAddr, up: u64, asked: u32, trouble: String },
-    #[error("interrupted")]
+    #[error("{}", crate::signals::NOTHING_RAN)]
     Interrupted,
 }
 
@@ -143,6 +152,8 @@ pub enum PeerError {
 pub struct PeerReport {
     pub schema: u32,
     pub command: &'static str,
+    /// Ctrl-C ended it before its time.
+    pub ended_early: bool,
     pub protocol: &'static str,
     pub work: String,
     pub connections: u32,
@@ -289,6 +300,7 @@ fn spoken<W: Wire>(options: &PeerOptions) -> Result<PeerReport, PeerError> {
         }
         false
     });
+    let ended_early = crate::signals::take();
     let seconds = (clock.now_us() - from_us) as f64 / 1e6;
     // What is on its way still counts: it was started in time.
     thread::sleep(Duration::from_millis(limits::ROUND_DRAIN_MS));
@@ -313,6 +325,7 @@ fn spoken<W: Wire>(options: &PeerOptions) -> Result<PeerReport, PeerError> {
     Ok(PeerReport {
         schema: SCHEMA,
         command: "peer",
+        ended_early,
         protocol: W::NAME,
         work: format!("{:?}", options.work).to_lowercase(),
         connections,

@@ -50,7 +50,7 @@ pub enum SideError {
     Fleet(#[from] FleetError),
     #[error("{name}: only {up} of {asked} clients were let in: {trouble}")]
     NotUp { name: &'static str, up: u64, asked: u32, trouble: String },
-    #[error("interrupted")]
+    #[error("{}", crate::signals::NOTHING_RAN)]
     Interrupted,
 }
 

@@ -3,6 +3,7 @@
 mod http;
 mod plan;
 mod process;
+mod told;
 mod usage;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -18,6 +19,7 @@ use process::{Launch, Process};
 
 pub use plan::{Cores, StormCores};
 pub use process::ProcessError;
+pub use told::{GatewayTold, Page, Reading};
 pub use usage::{Meters, Usage};
 
 #[derive(Debug, thiserror::Error)]
@@ -189,10 +191,12 @@ impl Servers {
 
     /// A metric's sum over all series whose line has `label` in it.
     pub fn metric(&self, part: Part, name: &str, label: &str) -> Option<u64> {
-        let page = http::get(self.admin(part)?, "/metrics").ok()?;
-        let of_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
-        let lines = page.lines().filter(of_it).filter(|line| line.contains(label));
-        Some(lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>() as u64)
+        Some(self.page(part)?.sum(name, label).unwrap_or(0.0) as u64)
+    }
+
+    /// What a server says of itself now.
+    pub fn page(&self, part: Part) -> Option<Page> {
+        http::get(self.admin(part)?, "/metrics").ok().map(Page::new)
     }
 
     /// CPU time of a server in its present life.

@@ -22,7 +22,7 @@ pub enum ProcessError {
     Ended { name: &'static str, status: String, log: String },
     #[error("{name} was not ready within {} s; its log ends:\n{log}", limits::READY_WITHIN_MS / 1000)]
     TooLate { name: &'static str, log: String },
-    #[error("interrupted")]
+    #[error("{}", crate::signals::NOTHING_RAN)]
     Interrupted,
 }
 

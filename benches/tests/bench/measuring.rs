@@ -90,30 +90,6 @@ fn soak_says_that_it_was_too_short_to_judge() {
 }
 
 #[test]
-fn ctrl_c_ends_with_the_report_of_what_ran() {
-    use nix::sys::signal::{Signal, kill};
-    let bench = Bench::new("ctrl-c", start(Service::default()));
-    let path = bench.dir.join("early.json");
-    let args = format!("call --clients 4 --rate 200 --seconds 600 --warm-up 0 --json {}", path.display());
-    let mut child = bench
-        .command(&args)
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("it runs");
-    // Its first whole second is told: then it is in the load.
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stderr.take().expect("piped")));
-    assert!(lines.by_ref().map_while(Result::ok).any(|line| line.contains("load: 1 of 600 s")));
-    kill(nix::unistd::Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("sent");
-    let rest: Vec<String> = lines.map_while(Result::ok).collect();
-    let status = child.wait().expect("it ends");
-    assert!(status.success(), "{status} {rest:?}");
-    let report = read(&path);
-    assert_eq!(report["ended_early"], true);
-    assert!(report["calls"].as_u64() > Some(50) && report["errors"] == 0, "{report}");
-}
-
-#[test]
 fn two_runs_are_compared() {
     let bench = Bench::new("compare", start(Service::default()));
     let mut paths = Vec::new();

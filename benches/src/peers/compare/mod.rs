@@ -60,6 +60,9 @@ impl Stage<'_> {
     /// Runs what was asked for. A peer that is not here leaves its keys out, with the reason.
     pub fn run(&mut self, report: &mut Comparison) -> Result<(), CompareError> {
         for work in WORKS {
+            if crate::signals::interrupted() {
+                return Err(SideError::Interrupted.into());
+            }
             if !self.options.only.is_empty() && !self.options.only.iter().any(|only| only == work) {
                 continue;
             }
