@@ -13,16 +13,16 @@
 //! - `few`: one thread and one ring a core, for all connections: what could be had if the limit were higher.
 //!
 //! Method: every server end is served as the gateway serves an idle phone's beat: multishot poll, receive into a provided
-//! buffer, two bytes back; threads wait for at most 250 ms, as a shard's timers make it. One more thread, pinned to the
-//! last core, is all clients: it pings connections chosen at random at exponential intervals. CPU is what the scheduler
-//! says of each thread (`schedstat`), of the servers' and of all; latency counts from the intended time; switches are the
-//! servers' voluntary ones. The rounds interleave the arrangements; at the end: medians.
+//! buffer, two bytes back without a completion; threads wait for at most 250 ms, as a shard's timers make it. One more
+//! thread, on the last core, is all clients: it pings connections chosen at random at exponential intervals. CPU is what
+//! the scheduler says of each thread (`schedstat`), latency counts from the intended time, switches are the servers'
+//! voluntary ones. The rounds interleave the arrangements; at the end: medians.
 //!
 //! `cargo run --release -p gateway-ring --example rings_a_thread -- [rings] [connections a ring] [pings a second] [seconds] [rounds]`
 
 use std::fs;
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -30,13 +30,12 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use gateway_ring::*;
 
 const ACCEPT: u8 = 1;
 const POLL: u8 = 2;
 const RECV: u8 = 3;
-const OTHER: u8 = 4;
+const SEND: u8 = 4;
 
 const PING: &[u8] = &[1, 0];
 const GATHER: Duration = Duration::from_millis(1);
@@ -55,55 +54,44 @@ enum Way {
 
 const WAYS: [Way; 4] = [Way::Threads, Way::Shared, Way::Gathered, Way::Few];
 
-#[derive(Clone, Copy)]
-struct Load {
-    rings: u32,
-    connections: u32,
-    pings_per_s: f64,
-    time: Duration,
-}
-
 fn main() {
     let args: Vec<u32> = std::env::args().skip(1).map(|arg| arg.parse().expect("a number")).collect();
     let arg = |at: usize, default| args.get(at).copied().unwrap_or(default);
+    let (rings, connections, rate) = (arg(0, 53), arg(1, 300), arg(2, 4_200));
     let time = Duration::from_secs(arg(3, 5).into());
-    let load = Load { rings: arg(0, 53), connections: arg(1, 300), pings_per_s: arg(2, 4_200).into(), time };
-    println!("{} rings of {} connections, {} pings a second", load.rings, load.connections, load.pings_per_s);
-    let mut rounds: Vec<Vec<Figures>> = vec![Vec::new(); WAYS.len()];
+    println!("{rings} rings of {connections} connections, {rate} pings a second");
+    let mut rounds = vec![Vec::new(); WAYS.len()];
     for _ in 0..arg(4, 3) {
         for (way, figures) in WAYS.into_iter().zip(&mut rounds) {
-            figures.push(run(way, load));
-            println!("{way:>9?}: {}", Figures::told(&figures[figures.len() - 1..]));
+            figures.push(run(way, rings, connections, rate.into(), time));
+            println!("{way:?}: {}", told(&figures[figures.len() - 1..]));
         }
     }
     println!("medians");
-    WAYS.iter().zip(&rounds).for_each(|(way, figures)| println!("{way:>9?}: {}", Figures::told(figures)));
+    WAYS.iter().zip(&rounds).for_each(|(way, figures)| println!("{way:?}: {}", told(figures)));
 }
 
 /// us of CPU a ping: of the servers, of all; us of latency: p50, p99; switches of the servers a ping; pings lost.
-#[derive(Clone, Copy)]
-struct Figures([f64; 6]);
+type Figures = [f64; 6];
 
-impl Figures {
-    fn told(all: &[Self]) -> String {
-        let median = |at: usize| {
-            let mut values: Vec<f64> = all.iter().map(|figures| figures.0[at]).collect();
-            values.sort_by(f64::total_cmp);
-            values[values.len() / 2]
-        };
-        let [server, whole, p50, p99, switches, lost] = std::array::from_fn(median);
-        format!(
-            "{server:6.2} us of CPU a ping ({whole:6.2} with the clients'), p50 {p50:5.0} us, p99 {p99:6.0} us, \
-             {switches:4.2} switches a ping, {lost} lost"
-        )
-    }
+fn told(all: &[Figures]) -> String {
+    let median = |at: usize| {
+        let mut values: Vec<f64> = all.iter().map(|figures| figures[at]).collect();
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let [server, whole, p50, p99, switches, lost] = std::array::from_fn(median);
+    format!(
+        "{server:.2} us of CPU a ping ({whole:.2} with the clients'), p50 {p50} us, p99 {p99} us, \
+         {switches:.2} switches a ping, {lost} lost"
+    )
 }
 
-fn run(way: Way, load: Load) -> Figures {
-    let cores = available_cores();
-    let rings = if way == Way::Few { cores.len() as u32 } else { load.rings };
+fn run(way: Way, rings: u32, connections: u32, pings_per_s: f64, time: Duration) -> Figures {
+    let (cores, all) = (available_cores(), rings * connections);
+    let rings = if way == Way::Few { cores.len() as u32 } else { rings };
     let threads = if way == Way::Threads { rings } else { rings.min(cores.len() as u32) };
-    let connections = (load.rings * load.connections).div_ceil(rings);
+    let connections = all.div_ceil(rings);
     let (stop, accepted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let (tell, told) = channel();
     let servers: Vec<_> = (0..threads)
@@ -131,7 +119,7 @@ fn run(way: Way, load: Load) -> Figures {
         while accepted.load(Ordering::Relaxed) < addrs.len() as u32 * connections {
             thread::sleep(Duration::from_millis(10));
         }
-        clients.measure(load, &tasks)
+        clients.measure(pings_per_s, time, &tasks)
     });
     let figures = client.join().expect("the clients end");
     stop.store(true, Ordering::Relaxed);
@@ -185,17 +173,15 @@ struct Server {
     buffers: BufferRing,
     accepted: Arc<AtomicU32>,
     /// Its multishot accept names it.
-    _listener: std::net::TcpListener,
+    _listener: TcpListener,
 }
 
 impl Server {
     fn new(connections: u32, accepted: &Arc<AtomicU32>, tell: &Sender<(SocketAddr, PathBuf)>) -> Self {
-        let config =
-            RingConfig { direct_slots: connections, in_flight_max: connections, ..Default::default() };
-        let mut ring = Ring::new(config).expect("a ring");
+        let mut ring =
+            Ring::new(RingConfig { direct_slots: connections, ..Default::default() }).expect("a ring");
         let buffers = ring.buffer_ring(64, 64).expect("buffers");
-        let options = ListenOptions { stream: nodelay(), ..Default::default() };
-        let listener = listener("127.0.0.1:0".parse().expect("an address"), &options).expect("a port");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         ring.accept_multi(listener.as_fd(), Token::new(ACCEPT, 0, 0)).expect("room");
         ring.submit().expect("enter");
         let task = PathBuf::from("/proc").join(fs::read_link("/proc/thread-self").expect("a thread"));
@@ -222,35 +208,27 @@ impl Server {
                 (ACCEPT, Ok(slot)) => {
                     self.accepted.fetch_add(1, Ordering::Relaxed);
                     let events = PollEvents::IN | PollEvents::RDHUP;
-                    self.queue(|ring| ring.poll_multi(Slot(slot), events, Token::new(POLL, 0, slot)));
+                    queue(&mut self.ring, |ring| {
+                        ring.poll_multi(Slot(slot), events, Token::new(POLL, 0, slot))
+                    });
                 }
                 (POLL, Ok(_)) => {
                     let group = self.buffers.group();
-                    self.queue(|ring| ring.recv(Slot(slot), group, Token::new(RECV, 0, slot)));
+                    queue(&mut self.ring, |ring| ring.recv(Slot(slot), group, Token::new(RECV, 0, slot)));
                 }
                 (RECV, Ok(1..)) => {
                     self.buffers.recycle(completion.buffer.expect("the ping"));
-                    send(&mut self.ring, slot);
+                    queue(&mut self.ring, |ring| ring.send_now(Slot(slot), PING, Token::new(SEND, 0, slot)));
                 }
                 _ => {}
             }
         }
         true
     }
-
-    fn queue(&mut self, mut request: impl FnMut(&mut Ring) -> Result<(), Full>) {
-        while request(&mut self.ring).is_err() {
-            self.ring.submit().expect("enter");
-        }
-    }
 }
 
-fn nodelay() -> StreamOptions {
-    StreamOptions { nodelay: true, ..Default::default() }
-}
-
-fn send(ring: &mut Ring, slot: u32) {
-    while ring.send(Slot(slot), Bytes::from_static(PING), Token::new(OTHER, 0, slot)).is_err() {
+fn queue(ring: &mut Ring, mut request: impl FnMut(&mut Ring) -> Result<(), Full>) {
+    while request(ring).is_err() {
         ring.submit().expect("enter");
     }
 }
@@ -267,21 +245,12 @@ struct Clients {
 impl Clients {
     fn connect(addrs: &[SocketAddr], connections: u32) -> Self {
         let all = addrs.len() as u32 * connections;
-        let config = RingConfig { direct_slots: all, in_flight_max: all, ..Default::default() };
-        let mut ring = Ring::new(config).expect("a ring");
+        let mut ring = Ring::new(RingConfig { direct_slots: all, ..Default::default() }).expect("a ring");
         let buffers = ring.buffer_ring(1024, 64).expect("buffers");
         for slot in 0..all {
-            let options = ClientOptions { stream: nodelay(), ..Default::default() };
-            ring.install(Slot(slot), client_socket(Family::V4, &options).expect("a socket")).expect("a slot");
-            let addr = addrs[slot as usize % addrs.len()];
-            ring.connect(Slot(slot), addr, Token::new(OTHER, 0, slot)).expect("room");
-            let connected = loop {
-                if let Some(completion) = ring.next_completion() {
-                    break completion.result;
-                }
-                ring.submit_and_wait(1, None).expect("enter");
-            };
-            connected.expect("connected");
+            let stream = TcpStream::connect(addrs[slot as usize % addrs.len()]).expect("connected");
+            stream.set_nodelay(true).expect("an option");
+            ring.install(Slot(slot), OwnedFd::from(stream)).expect("a slot");
         }
         let mut clients = Self { ring, buffers, pinged_us: vec![0; all as usize], random: 1 };
         (0..all).for_each(|slot| clients.arm(slot));
@@ -289,24 +258,22 @@ impl Clients {
     }
 
     fn arm(&mut self, slot: u32) {
-        while self.ring.recv_multi(Slot(slot), self.buffers.group(), Token::new(RECV, 0, slot)).is_err() {
-            self.ring.submit().expect("enter");
-        }
+        let group = self.buffers.group();
+        queue(&mut self.ring, |ring| ring.recv_multi(Slot(slot), group, Token::new(RECV, 0, slot)));
     }
 
-    fn measure(&mut self, load: Load, servers: &[PathBuf]) -> Figures {
-        self.drive(load.pings_per_s, Duration::from_secs(1));
+    fn measure(&mut self, pings_per_s: f64, time: Duration, servers: &[PathBuf]) -> Figures {
+        self.drive(pings_per_s, Duration::from_secs(1));
         let here = [PathBuf::from("/proc/thread-self")];
-        let (servers_before, here_before) = (spent(servers), spent(&here));
-        let (mut latencies_us, lost) = self.drive(load.pings_per_s, load.time);
-        let (servers, here) = (spent(servers), spent(&here));
+        let before = [spent(servers), spent(&here)];
+        let (mut latencies_us, lost) = self.drive(pings_per_s, time);
+        let after = [spent(servers), spent(&here)];
         latencies_us.sort_unstable();
         let pings = latencies_us.len();
         let at = |share: f64| latencies_us[((pings - 1) as f64 * share) as usize] as f64;
-        let each = |after: f64, before: f64| (after - before) / pings as f64;
-        let (server, client) = (each(servers[0], servers_before[0]), each(here[0], here_before[0]));
-        let switches = each(servers[1], servers_before[1]);
-        Figures([server, server + client, at(0.5), at(0.99), switches, lost as f64])
+        let [cpu, clients_cpu, switches] = [(0, 0), (1, 0), (0, 1)]
+            .map(|(whose, what)| (after[whose][what] - before[whose][what]) / pings as f64);
+        [cpu, cpu + clients_cpu, at(0.5), at(0.99), switches, lost as f64]
     }
 
     /// Pings for that time and gives the latencies, and how many pings had no answer a second after it.
@@ -322,7 +289,8 @@ impl Clients {
                 if self.pinged_us[slot] == 0 {
                     self.pinged_us[slot] = next_us as u64;
                     under_way += 1;
-                    send(&mut self.ring, slot as u32);
+                    let slot = slot as u32;
+                    queue(&mut self.ring, |ring| ring.send_now(Slot(slot), PING, Token::new(SEND, 0, slot)));
                 }
                 next_us -= (1.0 - self.draw()).ln() * 1e6 / pings_per_s;
             }
