@@ -1,6 +1,8 @@
 //! Runs one of the cores so many times, for `benches/instructions/run`, which counts the instructions between two
 //! such runs.
 
+#![forbid(unsafe_code)]
+
 mod cores;
 
 use std::process::ExitCode;
