@@ -22,7 +22,7 @@ pub mod wire;
 mod workdir;
 
 pub use ports::{NoPort, Port};
-pub use process::{Launch, Process, ProcessError, binary, http_get};
+pub use process::{Launch, Process, ProcessError, binary, http_get, http_post};
 pub use system::{Server, System, SystemError};
 pub use workdir::WorkDir;
 

@@ -292,14 +292,26 @@ impl Drop for Process {
     }
 }
 
-/// One HTTP request and its answer: status and body (1.0, so that the body comes whole and not in chunks). For `/healthz`, `/metrics` and `/status` of a process.
+/// One question to a process's admin port, as `/healthz`, `/metrics` or `/status`: the answer's status and body.
 pub fn http_get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
+    http_ask(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n"))
+}
+
+/// One order to it, as `/broadcast` or `/drain`.
+pub fn http_post(address: SocketAddr, path: &str, body: &str) -> io::Result<(u16, String)> {
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Length: {length}\r\n\r\n");
+    http_ask(address, &(head + body))
+}
+
+/// 1.0, so that the body comes whole and not in chunks.
+fn http_ask(address: SocketAddr, request: &str) -> io::Result<(u16, String)> {
     let bound = Duration::from_millis(limits::HEALTH_WITHIN_MS);
     let mut stream = TcpStream::connect_timeout(&address, bound)?;
     stream.set_read_timeout(Some(bound))?;
     stream.set_write_timeout(Some(bound))?;
     // In one piece: a server that answers after its first read and closes would reset us otherwise.
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(limits::HTTP_ANSWER_MAX).read_to_end(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer);

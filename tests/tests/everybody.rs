@@ -1,24 +1,11 @@
 //! A notice for everybody, over all shards and gateways; and phones that come back with a ticket after their gateway
 //! was killed.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-
 use proto_wire::pb::notice::What;
-use tests::{Launch, System, limits};
+use tests::{Launch, System, http_post, limits};
 
 /// Enough that every shard of both gateways has some.
 const PHONES: usize = 40;
-
-fn broadcast(backend: SocketAddr, text: &str) -> String {
-    let mut stream = TcpStream::connect(backend).expect("an admin port");
-    let length = text.len();
-    write!(stream, "POST /broadcast HTTP/1.0\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{text}")
-        .expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    answer
-}
 
 #[test]
 fn one_call_reaches_every_phone_of_every_gateway_once() {
@@ -31,8 +18,9 @@ fn one_call_reaches_every_phone_of_every_gateway_once() {
         fleet.connect_to(phone, at % 2);
     }
     fleet.run_until("WELCOME", limits::SOON_MS, |fleet| fleet.up() == PHONES).expect("up");
-    let answer = broadcast(system.backend.admin(), "high tide at noon");
-    assert!(answer.contains("\"gateways\":2"), "{answer}");
+    let admin = system.backend.admin();
+    let answer = http_post(admin, "/broadcast", "high tide at noon").expect("an answer");
+    assert!(answer.0 == 200 && answer.1.contains("\"gateways\":2"), "{answer:?}");
     let heard = |fleet: &tests::fleet::Fleet, phone| {
         let notices = fleet.seen(phone).notices.iter();
         notices
@@ -43,8 +31,8 @@ fn one_call_reaches_every_phone_of_every_gateway_once() {
     fleet.run_until("the notice", limits::SOON_MS, all).expect("told");
     fleet.run_for(300);
     assert!(phones.iter().all(|&phone| heard(&fleet, phone) == 1), "nobody hears it twice");
-    let too_long = broadcast(system.backend.admin(), &"x".repeat(5_000));
-    assert!(too_long.starts_with("HTTP/1.0 413"), "{too_long}");
+    let too_long = http_post(admin, "/broadcast", &"x".repeat(5_000)).expect("an answer");
+    assert_eq!(too_long.0, 413, "{too_long:?}");
 }
 
 #[test]

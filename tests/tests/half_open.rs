@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::gettid;
 use tests::fleet::token;
 use tests::wire::Wire;
-use tests::{Launch, Port, Process, System, http_get, limits};
+use tests::{Launch, Port, Process, System, http_get, http_post, limits};
 
 /// Phones in each test.
 const PHONES: u64 = 20;
@@ -191,19 +191,9 @@ fn netns_phones_that_acknowledge_nothing_leave_long_before_their_heartbeat() {
     let mut stage = Stage::new("unacked", 1, "heartbeat_ms = 600000\nuser_timeout_ms = 2000");
     stage.far.order(Order::Cut);
     // Something has to be on its way for the kernel to notice.
-    post(stage.backend_admin, "/broadcast", "is anybody there?");
+    let asked = http_post(stage.backend_admin, "/broadcast", "is anybody there?").expect("an answer");
+    assert!(asked.0 == 200 && asked.1.contains("\"gateways\":1"), "{asked:?}");
     stage.wait_until_all_left(limits::SOON_MS);
     assert_eq!((stage.closed("idle"), stage.closed("reset")), (0, PHONES));
     stage.far.end();
-}
-
-fn post(address: SocketAddr, path: &str, body: &str) {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(address).expect("an admin port");
-    let length = body.len();
-    write!(stream, "POST {path} HTTP/1.0\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}")
-        .expect("sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    assert!(answer.contains("200 OK") && answer.contains("\"gateways\":1"), "{answer}");
 }
