@@ -48,6 +48,16 @@ pub struct Reading {
     pub cpu_us: Option<u64>,
 }
 
+impl Reading {
+    /// How long the process has lived, when it began after another reading `passed_s` before.
+    fn began_since(&self, earlier: &Reading, passed_s: f64) -> Option<f64> {
+        let uptime = |reading: &Reading| reading.page.sum("moorgate_uptime_seconds", "");
+        let (before, now) = (uptime(earlier)?, uptime(self)?);
+        // Whole seconds, cut off.
+        (now + 1.5 < before + passed_s).then(|| now.max(0.5))
+    }
+}
+
 /// The gateway's own word, over the measured time.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -65,7 +75,7 @@ pub struct GatewayTold {
     /// HELLOs, beats and calls from phones, replies, notifies and notices to them.
     pub messages: u64,
     pub messages_per_second: f64,
-    /// By the cores that its process used.
+    /// By the cores that its process used; none when it was started anew meanwhile.
     pub messages_per_second_per_core: Option<f64>,
 }
 
@@ -82,13 +92,17 @@ const MESSAGES: [&str; 7] = [
 
 impl GatewayTold {
     pub fn between(from: &Reading, to: &Reading) -> Self {
+        let passed_s = to.at.duration_since(from.at).as_secs_f64().max(1e-3);
+        // One that was killed meanwhile began its counts anew, and what it used is of all its lives.
+        let lived_s = to.began_since(from, passed_s);
         let grown = |name: &str| {
             let count = |reading: &Reading| reading.page.sum(name, "").unwrap_or(0.0);
-            (count(to) - count(from)).max(0.0)
+            count(to) - if lived_s.is_none() { count(from) } else { 0.0 }
         };
         let messages = MESSAGES.into_iter().map(grown).sum::<f64>();
-        let seconds = to.at.duration_since(from.at).as_secs_f64().max(1e-3);
+        let seconds = lived_s.unwrap_or(passed_s);
         let cpu_s = from.cpu_us.zip(to.cpu_us).map(|(from, to)| to.saturating_sub(from) as f64 / 1e6);
+        let cpu_s = cpu_s.filter(|_| lived_s.is_none());
         let page = &to.page;
         let shards: Vec<f64> = page.by_label("moorgate_connections").into_values().collect();
         let connections = shards.iter().sum::<f64>();
@@ -120,13 +134,17 @@ mod tests {
     use super::*;
 
     fn page(beats: [u64; 2], replies: u64) -> Page {
+        page_at(100, beats, replies)
+    }
+
+    fn page_at(uptime_s: u64, beats: [u64; 2], replies: u64) -> Page {
         let [one, other] = beats;
         Page(format!(
             "# TYPE moorgate_beats counter\nmoorgate_beats_total{{shard=\"0\"}} {one}\nmoorgate_beats_total{{shard=\"1\"}} {other}\n\
              moorgate_replies_total{{code=\"ok\"}} {replies}\nmoorgate_replies_total{{code=\"other\"}} 0\n\
              moorgate_connections{{shard=\"0\"}} 30\nmoorgate_connections{{shard=\"1\"}} 10\n\
              moorgate_connection_bytes{{state=\"idle\"}} 3840\nmoorgate_connection_bytes{{state=\"queued\"}} 80\n\
-             moorgate_established_minus_sessions -1\nmoorgate_beats_total_of_something_else 7\n# EOF\n"
+             moorgate_uptime_seconds {uptime_s}\nmoorgate_established_minus_sessions -1\nmoorgate_beats_total_of_something_else 7\n# EOF\n"
         ))
     }
 
@@ -134,8 +152,11 @@ mod tests {
     fn messages_are_what_grew_and_bytes_are_those_of_the_end() {
         let at = Instant::now();
         let from = Reading { at, page: page([100, 50], 7), cpu_us: Some(1_000_000) };
-        let to =
-            Reading { at: at + Duration::from_secs(4), page: page([300, 150], 107), cpu_us: Some(3_000_000) };
+        let to = Reading {
+            at: at + Duration::from_secs(4),
+            page: page_at(104, [300, 150], 107),
+            cpu_us: Some(3_000_000),
+        };
         let told = GatewayTold::between(&from, &to);
         assert_eq!((told.messages, told.messages_per_second), (400, 100.0));
         assert_eq!(told.messages_per_second_per_core, Some(200.0), "it used half a core");
@@ -144,6 +165,17 @@ mod tests {
         assert_eq!(told.bytes_per_connection_by_state["idle"], 96.0);
         assert_eq!(told.bytes_per_connection_by_state["queued"], 2.0);
         assert_eq!(told.established_minus_sessions, Some(-1));
+    }
+
+    #[test]
+    fn one_that_was_killed_meanwhile_counts_from_its_new_beginning() {
+        let at = Instant::now();
+        let from = Reading { at, page: page_at(100, [1_000, 0], 0), cpu_us: Some(5) };
+        let later = at + Duration::from_secs(20);
+        let to = Reading { at: later, page: page_at(5, [30, 10], 10), cpu_us: Some(7_000_000) };
+        let told = GatewayTold::between(&from, &to);
+        assert_eq!((told.messages, told.messages_per_second), (50, 10.0));
+        assert_eq!(told.messages_per_second_per_core, None, "its CPU is of both lives");
     }
 
     #[test]
