@@ -34,6 +34,7 @@ pub fn take(
 ) {
     store.poll(completions);
     core.set_full(store.is_full());
+    core.set_behind(store.is_behind());
     let share = share_of_turn(core, completions);
     for completion in completions.drain(..share) {
         core.handle_completion(at, completion);

@@ -56,6 +56,8 @@ pub struct Core {
     pub(super) waiting: AHashMap<Place, VecDeque<super::append::Waiting>>,
     /// The disk has no room but for what must be written.
     is_full: bool,
+    /// The store does not keep pace with what is written.
+    is_behind: bool,
     /// What gathers in some partition is enough for a batch.
     is_large: bool,
     /// Somebody else owns the store now: nothing is written or acknowledged any more.
@@ -190,6 +192,7 @@ impl Core {
             to_load: Vec::new(),
             waiting: AHashMap::new(),
             is_full: false,
+            is_behind: false,
             is_large: false,
             fenced: None,
             kv_creating: Default::default(),
@@ -397,6 +400,12 @@ impl Core {
         }
     }
 
+    /// The store says whether it keeps pace. While it does not, new writes are refused, so that none waits longer than
+    /// for what was taken before; the store tells the operator.
+    pub fn set_behind(&mut self, is_behind: bool) {
+        self.is_behind = is_behind;
+    }
+
     /// Refuses a call that would write when too much waits already, or when the disk has no room.
     pub(super) fn admit(&mut self, token: u64, section: u16) -> bool {
         self.seal();
@@ -413,6 +422,8 @@ impl Core {
                 Code::NoRoom,
                 "the server's disk is full; reading goes on, and writing once there is room",
             )
+        } else if self.is_behind {
+            Status::new(Code::Overloaded, "the server's disk does not keep pace with what is written")
         } else if partition.open.bytes() + partition.sealed_bytes > limits::MAX_OPEN_BYTES
             || self.counters.duties as usize > limits::MAX_DUTIES
             || partition.reads.len() > limits::MAX_READS_WAITING

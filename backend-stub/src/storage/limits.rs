@@ -31,7 +31,8 @@ pub const MAX_UNMERGED_TABLES: usize = 28;
 /// How often a commit that waits looks again: small beside the 100 ms that the writing of a memtable takes.
 pub const HELD_LOOK_EVERY_MS: u64 = 5;
 
-/// A commit that waited so long is told: calls begin to run into their deadlines.
+/// A commit that waited so long is told, and new writes are refused until it goes on: calls begin to run into their
+/// deadlines.
 pub const TELL_HELD_MS: u64 = 1_000;
 
 /// Cache of blocks read from disk, for all partitions together.

@@ -43,6 +43,11 @@ pub trait ChangeLog {
         false
     }
 
+    /// Whether a commit has waited for the engine so long that new writes should be refused. A plain look as well.
+    fn is_behind(&self) -> bool {
+        false
+    }
+
     /// How far commits had to wait, in all partitions since the store was opened.
     fn waited(&self) -> Waited {
         Waited::default()

@@ -274,6 +274,10 @@ impl ChangeLog for Embedded {
         self.room.is_full()
     }
 
+    fn is_behind(&self) -> bool {
+        self.partitions.iter().any(|partition| partition.pace.is_behind())
+    }
+
     fn waited(&self) -> Waited {
         let mut waited = Waited { merges: self.merges.waiting(), ..Waited::default() };
         self.partitions.iter().for_each(|partition| partition.pace.add_to(&mut waited));

@@ -23,12 +23,15 @@ pub(super) struct Pace {
     commits: AtomicU64,
     us: AtomicU64,
     waits: AtomicBool,
+    /// It has waited for so long that new writes should not join.
+    is_behind: AtomicBool,
 }
 
 impl Pace {
     pub fn new(database: Database, keyspace: Keyspace, memtable_bytes: u64) -> Self {
-        let (commits, us, waits) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
-        Self { database, keyspace, memtable_bytes, commits, us, waits }
+        let (commits, us) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (waits, is_behind) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { database, keyspace, memtable_bytes, commits, us, waits, is_behind }
     }
 
     pub fn add_to(&self, waited: &mut Waited) {
@@ -40,19 +43,24 @@ impl Pace {
         waited.unmerged_tables += self.keyspace.tree.l0_run_count();
     }
 
+    pub fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
+    }
+
     /// Waits until the engine can take a commit. An error is the engine's: it has ended.
     pub fn wait(&self) -> Result<(), fjall::Error> {
-        if !self.is_behind() {
+        if !self.must_wait() {
             return Ok(());
         }
         let since = Instant::now();
         let mut told = false;
         self.waits.store(true, Ordering::Relaxed);
-        while self.is_behind() {
+        while self.must_wait() {
             // Says whether the engine still lives: one that has ended never catches up.
             self.database.persist(PersistMode::Buffer)?;
             if !told && since.elapsed() >= Duration::from_millis(limits::TELL_HELD_MS) {
                 told = true;
+                self.is_behind.store(true, Ordering::Relaxed);
                 eprintln!(
                     "moorgate: commits of the store wait: {} memtables are not in tables yet and {} tables are not merged; \
                      they go on by themselves when the disk has caught up",
@@ -64,6 +72,7 @@ impl Pace {
         }
         let us = since.elapsed().as_micros() as u64;
         self.waits.store(false, Ordering::Relaxed);
+        self.is_behind.store(false, Ordering::Relaxed);
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.us.fetch_add(us, Ordering::Relaxed);
         if told {
@@ -80,7 +89,7 @@ impl Pace {
         Ok(())
     }
 
-    fn is_behind(&self) -> bool {
+    fn must_wait(&self) -> bool {
         self.keyspace.tree.sealed_memtable_count() >= limits::MAX_SEALED_MEMTABLES
             || self.keyspace.tree.l0_run_count() >= limits::MAX_UNMERGED_TABLES
     }

@@ -100,6 +100,10 @@ fn stalled_and_let_go(name: &str, worker_threads: usize, tables: usize, is_full:
     stalled.poll();
     assert_eq!(stalled.committed, held);
     assert!(stalled.submitted - held >= limits::MAX_WAITING_BATCHES as u64);
+    // It has not waited for long yet, or long enough that new writes are to be refused.
+    while !stalled.store.is_behind() {
+        std::thread::yield_now();
+    }
     // A memtable is sealed by the commit that fills it.
     let bound = (MEMTABLE_BYTES + (2 << 10)) * (limits::MAX_SEALED_MEMTABLES as u64 + 1);
     let memory = stalled.store.waited().memtable_bytes;
@@ -111,6 +115,7 @@ fn stalled_and_let_go(name: &str, worker_threads: usize, tables: usize, is_full:
     stalled.append(held + ROWS / 4, |_| false);
     assert_eq!(stalled.committed, held + ROWS / 4, "writes go on");
     assert!(stalled.store.waited().commits > 0, "what waited is counted");
+    assert!(!stalled.store.is_behind(), "new writes are taken again");
 }
 
 #[test]
