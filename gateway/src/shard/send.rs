@@ -37,8 +37,11 @@ impl Shard {
         if let Some(session) = self.table.slab.current(slot, generation) {
             session.io &= !io::SENDING;
         }
-        self.table.desk.counters.sent_bytes.add(BEAT_FRAME.len() as u64);
-        self.queue(|ring| ring.send_now(Slot(slot), BEAT_FRAME, Token::new(op::SEND, generation, slot)));
+        if self.queue(|ring| ring.send_now(Slot(slot), BEAT_FRAME, Token::new(op::SEND, generation, slot))) {
+            self.table.desk.counters.sent_bytes.add(BEAT_FRAME.len() as u64);
+        } else {
+            self.end(slot, generation, Reason::Reset, "the kernel takes no send");
+        }
     }
 
     /// The beat did not fit: it goes as everything else does, behind what is on its way.
