@@ -166,6 +166,11 @@ fn store(text: &mut String, stats: &Stats) {
     for (name, what, value) in [
         ("moorgate_backend_commits_waited", "Group commits that waited for the engine.", waited.commits),
         ("moorgate_backend_commits_waited_ms", "How long they did, in milliseconds.", waited.ms),
+        (
+            "moorgate_backend_commits_slowed_ms",
+            "Pauses between commits while merges are behind, in milliseconds.",
+            waited.slowed_ms,
+        ),
     ] {
         single(text, name, "counter", what, value);
     }

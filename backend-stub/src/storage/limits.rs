@@ -28,6 +28,18 @@ pub const MAX_SEALED_MEMTABLES: usize = 3;
 /// each of them. The engine halts commits at 30; a table or two may come while a commit is on its way.
 pub const MAX_UNMERGED_TABLES: usize = 28;
 
+/// From so many unmerged tables on a commit is followed by a pause of [`SLOW_US_A_KIB`] for each KiB of it and each
+/// table more, so that what is written slows down by degrees to what is merged, and no commit must be held. With one
+/// table more a partition writes 100 MB/s at most, with twelve 8 MB/s.
+pub const SLOW_FROM_TABLES: usize = 8;
+pub const SLOW_US_A_KIB: u64 = 10;
+
+/// A pause is taken when so much of it is owed: a sleep takes 60 us longer than it should.
+pub const SLOW_MIN_US: u64 = 1_000;
+
+/// The longest pause: the largest commit with five tables more. Who waits for the next commit waits for it.
+pub const SLOW_MAX_US: u64 = 200_000;
+
 /// How often a commit that waits looks again: small beside the 100 ms that the writing of a memtable takes.
 pub const HELD_LOOK_EVERY_MS: u64 = 5;
 

@@ -60,6 +60,8 @@ pub struct Waited {
     /// Group commits that waited.
     pub commits: u64,
     pub ms: u64,
+    /// Pauses between commits, so that merges keep pace.
+    pub slowed_ms: u64,
     /// One waits at this moment.
     pub now: bool,
     /// In memtables, open and sealed.

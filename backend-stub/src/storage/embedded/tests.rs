@@ -115,6 +115,9 @@ fn stalled_and_let_go(name: &str, worker_threads: usize, tables: usize, is_full:
     stalled.append(held + ROWS / 4, |_| false);
     assert_eq!(stalled.committed, held + ROWS / 4, "writes go on");
     assert!(stalled.store.waited().commits > 0, "what waited is counted");
+    if tables > limits::MAX_UNMERGED_TABLES {
+        assert!(stalled.store.waited().slowed_ms > 0, "commits slow down before tables hold them");
+    }
     assert!(!stalled.store.is_behind(), "new writes are taken again");
 }
 

@@ -23,23 +23,24 @@ pub(super) struct Writer {
 impl Writer {
     /// Commits what comes until the owner is gone.
     pub fn run(mut self) {
-        let mut ended = Vec::new();
+        let (mut ended, mut owed_us) = (Vec::new(), 0);
         while let Ok(first) = self.batches.recv() {
             if let Err(error) = self.pace.wait() {
                 stop(&error);
             }
-            self.commit(first, &mut ended);
+            let bytes = self.commit(first, &mut ended);
             self.done.push(ended.drain(..));
             (self.wake)();
             // Behind the acknowledgement: nobody waits for it.
             if let Err(error) = self.pace.seal() {
                 stop(&error);
             }
+            self.pace.slow_down(bytes, &mut owed_us);
         }
     }
 
-    /// One commit with one fdatasync for all that waits, and that this process may still write.
-    fn commit(&mut self, first: Batch, ended: &mut Vec<Completion>) {
+    /// One commit with one fdatasync for all that waits, and that this process may still write. Gives its bytes.
+    fn commit(&mut self, first: Batch, ended: &mut Vec<Completion>) -> usize {
         let claimed = self.owner.claimed();
         let durability = (!planted(Fault::CommitUnsynced)).then_some(PersistMode::SyncData);
         let mut group = self.pace.database.batch().durability(durability);
@@ -60,6 +61,7 @@ impl Writer {
         if let Err(error) = group.commit() {
             stop(&error);
         }
+        bytes
     }
 
     fn put(&self, batch: &Batch, group: &mut OwnedWriteBatch) {
