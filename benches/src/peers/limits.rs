@@ -53,6 +53,8 @@ pub const ROUND_SETTLE_MS: u64 = 300;
 pub const ROUND_DRAIN_MS: u64 = 250;
 /// A round of the search for the highest rate.
 pub const SEARCH_ROUND_MS: u64 = 1_000;
+/// Starts that a round holds at least, where each leads to thousands of deliveries.
+pub const STARTS_OF_A_ROUND_MIN: f64 = 4.0;
 pub const SEARCH_STEPS_MAX: u32 = 24;
 /// A rate is driven when so much of what the schedule wanted is done.
 pub const DRIVEN_SHARE: f64 = 0.97;

@@ -19,7 +19,7 @@ impl Stage<'_> {
         for (side, deed) in sides {
             let (mut rate, mut good, mut factor) = (from, 0.0, 2.0_f64);
             for _ in 0..limits::SEARCH_STEPS_MAX {
-                let round = side.round(*deed, rate, units, limits::SEARCH_ROUND_MS)?;
+                let round = side.round(*deed, rate, units, whole_starts_ms(rate, units, limits::SEARCH_ROUND_MS))?;
                 self.progress.line(&format!(
                     "{}: {:.0} a second: {:.0} % done, server {:.0} % busy, bench {:.0} %",
                     side.name(),
@@ -58,7 +58,7 @@ impl Stage<'_> {
         let mut all: Vec<Vec<Round>> = sides.iter().map(|_| Vec::new()).collect();
         for number in 1..=self.options.rounds {
             for ((side, deed), rounds) in sides.iter_mut().zip(&mut all) {
-                let round = side.round(*deed, rate, units, self.options.round_ms)?;
+                let round = side.round(*deed, rate, units, whole_starts_ms(rate, units, self.options.round_ms))?;
                 self.progress.line(&format!(
                     "round {number} of {}, {}: {:.2} us, {:.0} % done, server {:.0} % busy, bench {:.0} %",
                     self.options.rounds,
@@ -81,5 +81,29 @@ impl Stage<'_> {
             side.connect(clients)?;
         }
         Ok(())
+    }
+}
+
+/// How long a round is. Where one start leads to thousands of deliveries, a few starts fall into a round, and with a
+/// part of one more or less it would seem a rate that it is not: it becomes a whole number of them.
+fn whole_starts_ms(rate: f64, units: f64, at_least_ms: u64) -> u64 {
+    if units <= 1.0 {
+        return at_least_ms;
+    }
+    let starts = (rate * at_least_ms as f64 / 1e3).ceil().max(limits::STARTS_OF_A_ROUND_MIN);
+    (starts * 1e3 / rate).round() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_of_few_starts_holds_a_whole_number_of_them() {
+        assert_eq!(whole_starts_ms(10_000.0, 1.0, 1_000), 1_000);
+        assert_eq!(whole_starts_ms(4.0, 15_000.0, 1_000), 1_000);
+        assert_eq!(whole_starts_ms(5.0, 15_000.0, 3_000), 3_000);
+        assert_eq!(whole_starts_ms(5.2, 15_000.0, 3_000), 3_077, "16 starts");
+        assert_eq!(whole_starts_ms(0.5, 15_000.0, 1_000), 8_000, "never fewer than four");
     }
 }

@@ -12,6 +12,8 @@ use crate::peers::stats;
 
 const FORWARD_BYTES: usize = 64;
 const PIECES_A_SECOND: f64 = 8.0;
+/// Messages to all, where the search begins.
+const FANOUTS_A_SECOND: f64 = 2.0;
 
 impl Stage<'_> {
     pub(super) fn memory(&mut self, report: &mut Comparison) -> Result<(), CompareError> {
@@ -105,8 +107,7 @@ impl Stage<'_> {
             let Some(mut peer) = self.or_skipped(peer, &[key], report)? else { continue };
             self.connect_all(&mut [&mut peer])?;
             let mut sides = [(&mut ours, tell), (&mut peer, Deed::Clients(Work::Fanout))];
-            // Fewer than some messages a second are no rate.
-            let rate = self.rate(&mut sides, 20_000.0 / units, units)?;
+            let rate = self.rate(&mut sides, FANOUTS_A_SECOND, units)?;
             let rounds = self.rounds(&mut sides, rate, units)?;
             report.add(Raw::of_rounds(key, [&rounds[0], &rounds[1]], name, rate * units, clients));
         }
