@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use thiserror::Error;
 
-use super::header::{self, Header, Identity, Kind};
+use super::header::{self, Header, Identity, Kind, flag};
 use crate::names::Cursor;
 use crate::status::Code;
 
@@ -61,6 +61,27 @@ pub struct Request<'a> {
     pub identity: Option<Identity>,
     pub cursor: Option<Cursor>,
     pub body: &'a [u8],
+}
+
+impl Request<'_> {
+    pub(super) fn header(&self, call_id: u64, service: u16) -> Header {
+        Header {
+            kind: Kind::Call,
+            flags: self.flags,
+            deadline_ms: self.deadline_ms,
+            call_id,
+            method: self.method,
+            attempt: self.attempt,
+            home: self.home,
+            section: self.section,
+            business_priority: self.business_priority,
+            user_priority: self.user_priority,
+            service,
+            identity: self.identity,
+            cursor: self.cursor,
+            ..Header::default()
+        }
+    }
 }
 
 /// Names a call of this connection: slot in the low half, generation in the high one.
@@ -129,6 +150,8 @@ pub struct Caller<T> {
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     failed: VecDeque<(T, Code)>,
+    /// One-way calls whose bytes were given to the owner: their end.
+    left: VecDeque<T>,
     /// Calls out at the callee, and how many it holds at most.
     out: u32,
     credit: u32,
@@ -155,6 +178,7 @@ impl<T> Caller<T> {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             failed: VecDeque::new(),
+            left: VecDeque::new(),
             out: 0,
             earliest_deadline_ms: u64::MAX,
             last_heard_ms: 0,
@@ -305,10 +329,13 @@ impl<T> Caller<T> {
         let deadline_at_ms = now_ms + u64::from(request.deadline_ms);
         self.earliest_deadline_ms = self.earliest_deadline_ms.min(deadline_at_ms);
         let id = self.take_slot(InFlight { deadline_at_ms, sent: may_leave, context });
-        let header = self.header_of(request, id);
+        let header = request.header(id.0, self.config.service);
         if may_leave {
             self.out += 1;
             header.put(request.body, out);
+            if request.flags & flag::ONE_WAY != 0 {
+                self.end_one_way(id);
+            }
         } else {
             self.start(now_ms);
             let mut frame = Vec::with_capacity(128 + request.body.len());
@@ -330,6 +357,21 @@ impl<T> Caller<T> {
             put_control(Kind::Cancel, id.0, out);
         }
         Some(call.context)
+    }
+
+    /// Gives back what waits, as [`Code::Unavailable`]: nothing of it has left, so it may go another way.
+    pub fn give_back_waiting(&mut self) {
+        for at in 0..self.slots.len() {
+            if self.slots[at].call.as_ref().is_some_and(|call| !call.sent) {
+                self.fail(at as u32, Code::Unavailable);
+            }
+        }
+        self.drop_dead_waiting();
+    }
+
+    /// One-way calls that have left, one at a time: they have ended well.
+    pub fn poll_left(&mut self) -> Option<T> {
+        self.left.pop_front()
     }
 
     /// Calls that ended without a reply, one at a time.
@@ -440,31 +482,25 @@ impl<T> Caller<T> {
             call.sent = true;
             self.out += 1;
             out.extend_from_slice(&frame);
+            if header::is_one_way(&frame) {
+                self.end_one_way(id);
+            }
+        }
+    }
+
+    /// Nothing more will be heard of it. The callee's credit does not count it: its end is not told.
+    fn end_one_way(&mut self, id: CallId) {
+        let (at, _) = split(id);
+        if let Some(call) = self.slots[at as usize].call.take() {
+            self.free_slot(at);
+            self.out = self.out.saturating_sub(1);
+            self.left.push_back(call.context);
         }
     }
 
     fn set_credit(&mut self, credit: u32) {
         if credit > 0 {
             self.credit = credit;
-        }
-    }
-
-    fn header_of(&self, request: &Request<'_>, id: CallId) -> Header {
-        Header {
-            kind: Kind::Call,
-            flags: request.flags,
-            deadline_ms: request.deadline_ms,
-            call_id: id.0,
-            method: request.method,
-            attempt: request.attempt,
-            home: request.home,
-            section: request.section,
-            business_priority: request.business_priority,
-            user_priority: request.user_priority,
-            service: self.config.service,
-            identity: request.identity,
-            cursor: request.cursor,
-            ..Header::default()
         }
     }
 

@@ -38,6 +38,8 @@ pub mod flag {
     pub const ONE_WAY: u16 = 1;
     /// The callee may run it again without harm.
     pub const IDEMPOTENT: u16 = 2;
+    /// In a reply over UDP: the call ran, and its reply waits to be fetched over a connection with the ticket in the body.
+    pub const HELD: u16 = 4;
 }
 
 /// Types of extensions: u16 type, u16 length, value. An unknown one is skipped.
@@ -204,6 +206,12 @@ pub fn set_deadline(frame: &mut [u8], left_ms: u32) {
 fn check_start(input: &[u8]) -> Result<(), HeaderError> {
     match input {
         [a, b, ..] if [*a, *b] != MAGIC => Err(HeaderError::Magic([*a, *b])),
+/// Whether a frame that was put before wants no reply.
+pub fn is_one_way(frame: &[u8]) -> bool {
+    u16::from_le_bytes([frame[4], frame[5]]) & flag::ONE_WAY != 0
+}
+
+#[inline]
         [a] if *a != MAGIC[0] => Err(HeaderError::Magic([*a, 0])),
         [_, _, version, ..] if *version != VERSION => Err(HeaderError::Version(*version)),
         _ => Ok(()),

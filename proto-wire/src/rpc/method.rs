@@ -53,6 +53,8 @@ pub struct CallOptions {
     /// The W3C traceparent's bytes.
     pub trace: Option<Bytes>,
 }
+    /// Calls with one key go to one callee, where the client balances by key; without one it is the section.
+    pub key: Option<u64>,
 
 /// The good end of a call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -2,6 +2,8 @@
 
 pub mod callee;
 pub mod caller;
+pub mod client;
+pub mod datagram;
 pub mod header;
 pub mod method;
 

@@ -151,3 +151,31 @@ fn a_cancelled_call_is_gone() {
     assert_eq!(headers(&out)[1].kind, Kind::Cancel);
     assert_eq!(caller.handle_reply(&reply(id.0, 0), 1, &mut out), Ok(None));
 }
+
+#[test]
+fn a_one_way_call_ends_when_it_has_left() {
+    let mut caller: Caller<u32> = Caller::new(CallerConfig::default(), 1);
+    let mut out = Vec::new();
+    let one_way = Request { flags: flag::ONE_WAY, ..request(100) };
+    caller.call(&one_way, 1, 0, &mut out).expect("room");
+    assert_eq!(caller.poll_left(), None, "it waits for the connection");
+    caller.handle_connected(1, &mut out);
+    assert_eq!(caller.poll_left(), Some(1));
+    caller.call(&one_way, 2, 1, &mut out).expect("room");
+    assert_eq!((caller.poll_left(), caller.poll_left(), caller.calls()), (Some(2), None, 0));
+    assert_eq!(headers(&out).len(), 2);
+    caller.handle_timeout(200, &mut out);
+    assert_eq!(caller.poll_failed(), None);
+}
+
+#[test]
+fn what_waits_can_be_taken_elsewhere_and_what_is_out_can_not() {
+    let (mut caller, mut out) =
+        (up(CallerConfig { initial_credit: 1, ..CallerConfig::default() }), Vec::new());
+    let id = caller.call(&request(100), 1, 0, &mut out).expect("room");
+    caller.call(&request(100), 2, 0, &mut out).expect("room");
+    caller.give_back_waiting();
+    assert_eq!((caller.poll_failed(), caller.poll_failed()), (Some((2, Code::Unavailable)), None));
+    assert_eq!((caller.calls(), caller.waiting_bytes), (1, 0));
+    assert_eq!(caller.handle_reply(&reply(id.0, 0), 1, &mut out), Ok(Some(1)));
+}
