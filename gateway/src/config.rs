@@ -26,6 +26,8 @@ pub struct Limits {
     pub out_queue_bytes: usize,
     /// How long sent bytes may stay without acknowledgement (TCP_USER_TIMEOUT).
     pub user_timeout_ms: u32,
+    /// How long a busy shard gathers what comes before it turns, in microseconds; 0: not at all. See `shard/gather.rs`.
+    pub gather_us: u32,
     /// What one peer address may do.
     pub addresses: AddressLimits,
 }
@@ -81,6 +83,7 @@ impl Default for Limits {
             heartbeat_margin_ms: 10_000,
             out_queue_bytes: 256 * 1024,
             user_timeout_ms: 60_000,
+            gather_us: 500,
             addresses: AddressLimits::default(),
         }
     }
@@ -173,6 +176,7 @@ impl Config {
         in_range("limits.heartbeat_margin_ms", limits.heartbeat_margin_ms, 100, 60_000)?;
         in_range("limits.out_queue_bytes", limits.out_queue_bytes as u64, max_body as u64, 16 << 20)?;
         let addresses = &limits.addresses;
+        in_range("limits.gather_us", limits.gather_us.into(), 0, 10_000)?;
         in_range("limits.addresses.connects_per_s", addresses.connects_per_s.into(), 0, 1_000_000)?;
         in_range("limits.addresses.connect_burst", addresses.connect_burst.into(), 1, 10_000_000)?;
         in_range(

@@ -52,7 +52,7 @@ pub struct Wait {
     /// Return after this time, however few there are. For ever, when absent.
     pub timeout: Option<Duration>,
     /// After this time one completion is enough: it gathers batches under load and costs nothing when idle
-    /// (Linux 6.12; before that it has no effect).
+    /// (Linux 6.12; before that one completion is enough at once).
     pub min_wait: Option<Duration>,
 }
 
@@ -215,7 +215,10 @@ impl Ring {
     }
 
     /// GETEVENTS always: only with it does an enter do deferred work, also that of what it just submitted.
-    fn enter_for(&mut self, to_submit: u32, wait: Wait) -> Result<Outcome, EnterError> {
+    fn enter_for(&mut self, to_submit: u32, mut wait: Wait) -> Result<Outcome, EnterError> {
+        if wait.min_wait.is_some() && !self.io.params().is_feature_min_timeout() {
+            wait = Wait { min_complete: wait.min_complete.min(1), min_wait: None, ..wait };
+        }
         let timespec = wait.timeout.map(|timeout| sys::KernelTimespec {
             seconds: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             nanoseconds: timeout.subsec_nanos().into(),

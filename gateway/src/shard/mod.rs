@@ -8,6 +8,7 @@ pub mod addresses;
 mod broadcast;
 mod close;
 pub mod counters;
+mod gather;
 mod links;
 mod receive;
 mod send;
@@ -177,6 +178,7 @@ pub struct Shard {
     pub(self) mailbox: Receiver<Command>,
     pub(self) doorbell: Doorbell,
     pub(self) start: Instant,
+    pub(self) gather: gather::Gather,
     pub(self) life: turn::Life,
     /// Work was left over by a bound: do not wait.
     pub(self) hurry: bool,
@@ -203,6 +205,7 @@ impl Shard {
         let listener = listener(config.listen, &listen_options(&config.limits))?;
         ring.poll_multi(std::os::fd::AsFd::as_fd(&doorbell), PollEvents::IN, Token::new(op::DOORBELL, 0, 0))?;
         let addresses = Addresses::new(&config.limits.addresses, config.shards, &config.listen);
+        let gather = gather::Gather::new(config.limits.gather_us);
         let link_io = config
             .backends
             .iter()
@@ -243,6 +246,7 @@ impl Shard {
             mailbox,
             doorbell,
             start: Instant::now(),
+            gather,
             life: turn::Life::Running,
             // The links wait for the first turn to connect.
             hurry: true,

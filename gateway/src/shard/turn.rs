@@ -37,9 +37,10 @@ impl Shard {
     pub fn turn(&mut self) -> Result<bool, EnterError> {
         let wait = self.wait();
         if self.ring.ready() == 0 || self.ring.queued() > 0 {
-            self.ring.submit_and_wait(u32::from(!wait.is_zero()), Some(wait))?;
+            self.ring.wait(self.gather.wait(wait, self.table.slab.len()))?;
         }
         self.read_clocks();
+        self.gather.turn(self.start.elapsed().as_micros() as u64);
         let started = std::time::Instant::now();
         self.hurry = false;
         self.reap();
