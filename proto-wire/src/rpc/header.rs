@@ -203,15 +203,14 @@ pub fn set_deadline(frame: &mut [u8], left_ms: u32) {
     frame[12..16].copy_from_slice(&left_ms.to_le_bytes());
 }
 
-fn check_start(input: &[u8]) -> Result<(), HeaderError> {
-    match input {
-        [a, b, ..] if [*a, *b] != MAGIC => Err(HeaderError::Magic([*a, *b])),
 /// Whether a frame that was put before wants no reply.
 pub fn is_one_way(frame: &[u8]) -> bool {
     u16::from_le_bytes([frame[4], frame[5]]) & flag::ONE_WAY != 0
 }
 
-#[inline]
+fn check_start(input: &[u8]) -> Result<(), HeaderError> {
+    match input {
+        [a, b, ..] if [*a, *b] != MAGIC => Err(HeaderError::Magic([*a, *b])),
         [a] if *a != MAGIC[0] => Err(HeaderError::Magic([*a, 0])),
         [_, _, version, ..] if *version != VERSION => Err(HeaderError::Version(*version)),
         _ => Ok(()),

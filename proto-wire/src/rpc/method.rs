@@ -50,11 +50,11 @@ pub struct CallOptions {
     /// 0 for the first time, then counted up.
     pub attempt: u8,
     pub user_priority: u8,
+    /// Calls with one key go to one callee, where the client balances by key; without one it is the section.
+    pub key: Option<u64>,
     /// The W3C traceparent's bytes.
     pub trace: Option<Bytes>,
 }
-    /// Calls with one key go to one callee, where the client balances by key; without one it is the section.
-    pub key: Option<u64>,
 
 /// The good end of a call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
