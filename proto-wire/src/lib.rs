@@ -16,3 +16,7 @@ pub mod rpc;
 pub mod services;
 pub mod status;
 pub mod varint;
+
+// Generated code names these here, so that a package that has it need not depend on them.
+pub use bytes;
+pub use prost;

@@ -1,6 +1,6 @@
 //! Reads `(moorgate.method)` of every method, and finds what is wrong with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -42,14 +42,20 @@ impl fmt::Display for Fault {
 /// Options by (full name of the service, name of the method).
 pub type Table = BTreeMap<(String, String), MethodOptions>;
 
-/// Reads the options of all methods; every fault is told, not only the first.
-pub fn read(pool: &DescriptorPool, includes: &[&Path]) -> Result<Table, Vec<Fault>> {
+/// Reads the options of all methods of the files in `own`; every fault is told, not only the first.
+pub fn read(
+    pool: &DescriptorPool,
+    own: &BTreeSet<String>,
+    package: &str,
+    includes: &[&Path],
+) -> Result<Table, Vec<Fault>> {
     let extension = pool.get_extension_by_name(EXTENSION);
     let (mut table, mut faults) = (Table::new(), Vec::new());
     let mut holders: BTreeMap<u16, String> = BTreeMap::new();
-    for service in pool.services() {
+    for service in pool.services().filter(|service| own.contains(service.parent_file().name())) {
         for method in service.methods() {
-            match read_method(&method, extension.as_ref()) {
+            let checked = check_messages(&method, package);
+            match checked.and_then(|()| read_method(&method, extension.as_ref())) {
                 Ok(options) => {
                     if let Some(other) = holders.insert(options.id, method.full_name().to_owned()) {
                         let what =
@@ -66,6 +72,17 @@ pub fn read(pool: &DescriptorPool, includes: &[&Path]) -> Result<Table, Vec<Faul
         }
     }
     if faults.is_empty() { Ok(table) } else { Err(faults) }
+}
+
+/// Generated code names messages of its own package, and those that other crates have.
+fn check_messages(method: &MethodDescriptor, package: &str) -> Result<(), String> {
+    for message in [method.input(), method.output()] {
+        let of = message.parent_file().package_name().to_owned();
+        if of != package && of != crate::OWN_PACKAGE && of != "google.protobuf" {
+            return Err(format!("takes or gives {}, which is of another package", message.full_name()));
+        }
+    }
+    Ok(())
 }
 
 fn read_method(
@@ -118,6 +135,22 @@ fn access(said: &DynamicMessage) -> Result<String, String> {
     let Some(Kind::Enum(values)) = kind else { return Err("has an access that is no enum".to_owned()) };
     let value = values.get_value(number).ok_or(format!("has access {number}, which is unknown"))?;
     Ok(value.name().to_owned())
+}
+
+/// A fault of a method that is known by name.
+pub fn method_fault(
+    pool: &DescriptorPool,
+    service: &str,
+    method: &str,
+    includes: &[&Path],
+    what: String,
+) -> Fault {
+    let service = pool.get_service_by_name(service);
+    let found = service.as_ref().and_then(|s| s.methods().find(|m| m.name() == method).map(|m| (s, m)));
+    match found {
+        Some((service, method)) => fault(service, &method, includes, what),
+        None => Fault { file: String::new(), line: 0, what },
+    }
 }
 
 fn fault(service: &ServiceDescriptor, method: &MethodDescriptor, includes: &[&Path], what: String) -> Fault {

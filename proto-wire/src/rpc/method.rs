@@ -1,5 +1,8 @@
 //! What the generated code stands on: methods, the way to a callee, and the bodies of calls.
 
+use std::future::Future;
+use std::rc::Rc;
+
 use bytes::Bytes;
 
 use crate::names::Cursor;
@@ -86,7 +89,7 @@ impl<T: Channel> Channel for &T {
     }
 }
 
-impl<T: Channel> Channel for std::rc::Rc<T> {
+impl<T: Channel> Channel for Rc<T> {
     async fn call(
         &self,
         method: &'static Method,
@@ -95,6 +98,53 @@ impl<T: Channel> Channel for std::rc::Rc<T> {
     ) -> Result<Answer, Status> {
         (**self).call(method, options, body).await
     }
+}
+
+/// Serves the methods of one service or more, however their handlers are written. `C` is what the owner knows of a call.
+#[allow(async_fn_in_trait)] // The runtimes here are one thread each: their tasks need not be Send.
+pub trait Dispatch<C> {
+    /// The method with this number, if it is served here.
+    fn method(&self, id: u16) -> Option<&'static Method>;
+
+    /// Decodes the request, runs its handler to the end, encodes the reply.
+    async fn dispatch(&self, ctx: &Rc<C>, method: u16, body: Bytes) -> Result<Bytes, Status>;
+}
+
+/// Services side by side: `(chat, (groups, echo))`. The first that has the method serves it.
+impl<C, A: Dispatch<C>, B: Dispatch<C>> Dispatch<C> for (A, B) {
+    fn method(&self, id: u16) -> Option<&'static Method> {
+        self.0.method(id).or_else(|| self.1.method(id))
+    }
+
+    async fn dispatch(&self, ctx: &Rc<C>, method: u16, body: Bytes) -> Result<Bytes, Status> {
+        if self.0.method(method).is_some() {
+            self.0.dispatch(ctx, method, body).await
+        } else {
+            self.1.dispatch(ctx, method, body).await
+        }
+    }
+}
+
+/// Runs handlers that read as synchronous, each on a coroutine of its own.
+#[allow(async_fn_in_trait)] // The runtimes here are one thread each: their tasks need not be Send.
+pub trait Runner {
+    /// Runs `handler` to its end. Dropped before, the handler is unwound where it waits.
+    async fn run<T: 'static>(
+        &self,
+        method: &'static Method,
+        handler: impl FnOnce() -> Result<T, Status> + 'static,
+    ) -> Result<T, Status>;
+}
+
+/// How code that reads as synchronous waits for what is not.
+pub trait Wait {
+    /// Waits for `future`. An error: whoever asks must not wait any more, because its own call is over.
+    fn wait<F: Future>(&self, future: F) -> Result<F::Output, Status>;
+}
+
+/// The method with this number among the few of one service.
+pub fn find(methods: &[&'static Method], id: u16) -> Option<&'static Method> {
+    methods.iter().find(|method| method.id == id).copied()
 }
 
 /// The body of a request or a reply.

@@ -1,0 +1,6 @@
+//! Generated code as a package outside of `proto-wire` has it.
+
+mod kinds;
+mod messages;
+mod python;
+mod services;
