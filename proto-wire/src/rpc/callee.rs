@@ -27,7 +27,7 @@ impl Default for CalleeConfig {
     }
 }
 
-/// A call that was admitted; it must be answered with [`Callee::reply`], once.
+/// A call that was admitted. Held, it is answered with [`Callee::reply`]; else with [`Callee::answer`]; once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admitted {
     pub call_id: u64,
@@ -88,8 +88,24 @@ impl Callee {
         self.in_flight.len()
     }
 
-    /// A call came. `Ok(None)`: it was refused and its answer stands in `out`.
+    /// A call came, and is held until `reply`. `Ok(None)`: it was refused and its answer stands in `out`.
     pub fn handle_call(
+        &mut self,
+        header: &Header,
+        now_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Admitted>, CallerMisbehaved> {
+        let admitted = self.admit(header, now_ms, out)?;
+        if let Some(call) = &admitted {
+            self.hold(call);
+        }
+        Ok(admitted)
+    }
+
+    /// As `handle_call`, for an owner that may end the call before it looks at the next frame: it says `answer` then, which
+    /// needs no memory of the call, and `hold` if it could not.
+    #[inline]
+    pub fn admit(
         &mut self,
         header: &Header,
         now_ms: u64,
@@ -107,7 +123,7 @@ impl Callee {
             return Ok(None);
         }
         self.refused_in_a_row = 0;
-        if self.in_flight.insert(header.call_id, ()).is_some() {
+        if !self.in_flight.is_empty() && self.in_flight.contains_key(&header.call_id) {
             return Err(CallerMisbehaved::IdInUse(header.call_id));
         }
         let max_ms = self.config.max_deadline_ms;
@@ -117,6 +133,18 @@ impl Callee {
             deadline_at_ms: now_ms + u64::from(deadline_ms),
             one_way,
         }))
+    }
+
+    /// An admitted call runs on: it counts against the credit, and may be cancelled, until `reply`.
+    pub fn hold(&mut self, call: &Admitted) {
+        self.in_flight.insert(call.call_id, ());
+    }
+
+    /// Answers an admitted call that is not held. Nothing is sent when it is one-way.
+    #[inline]
+    pub fn answer(&mut self, call: &Admitted, outcome: &Outcome, body: &[u8], out: &mut Vec<u8>) {
+        debug_assert!(!self.in_flight.contains_key(&call.call_id));
+        self.put_reply(call.call_id, call.one_way, outcome, body, out);
     }
 
     /// A frame that is no call: cancel, ping. Gives the id of a call that its caller gave up, if it runs;
@@ -136,7 +164,7 @@ impl Callee {
         }
     }
 
-    /// Answers a call. Nothing is sent when it was cancelled or is one-way.
+    /// Answers a call that is held. Nothing is sent when it was cancelled or is one-way.
     pub fn reply(&mut self, call: &Admitted, outcome: &Outcome, body: &[u8], out: &mut Vec<u8>) {
         if self.in_flight.remove(&call.call_id).is_some() {
             self.put_reply(call.call_id, call.one_way, outcome, body, out);
@@ -150,6 +178,7 @@ impl Callee {
         }
     }
 
+    #[inline]
     fn put_reply(&self, call_id: u64, one_way: bool, outcome: &Outcome, body: &[u8], out: &mut Vec<u8>) {
         if one_way {
             return;
@@ -212,6 +241,22 @@ mod tests {
         callee.reply(&admitted, &Outcome::OK, b"x", &mut out);
         let reply = only_reply(&out);
         assert_eq!((reply.kind, reply.call_id, reply.credit), (Kind::Reply, 3, 4096));
+    }
+
+    #[test]
+    fn a_call_that_ends_at_once_leaves_no_trace() {
+        let (mut callee, mut out) = (Callee::new(CalleeConfig::default()), Vec::new());
+        let held = callee.handle_call(&call(3), 50, &mut out).expect("fine").expect("admitted");
+        let admitted = callee.admit(&call(4), 50, &mut out).expect("fine").expect("admitted");
+        callee.answer(&admitted, &Outcome::OK, b"x", &mut out);
+        assert_eq!((only_reply(&out).call_id, callee.in_flight()), (4, 1));
+        assert_eq!(callee.admit(&call(3), 50, &mut out), Err(CallerMisbehaved::IdInUse(3)));
+        let again = callee.admit(&call(4), 50, &mut out).expect("fine").expect("admitted");
+        callee.hold(&again);
+        assert_eq!((again, callee.in_flight()), (admitted, 2));
+        out.clear();
+        callee.reply(&held, &Outcome::OK, b"x", &mut out);
+        assert_eq!((only_reply(&out).call_id, callee.in_flight()), (3, 1));
     }
 
     #[test]

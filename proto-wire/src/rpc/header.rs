@@ -117,6 +117,7 @@ pub enum HeaderError {
 ///
 /// Returns `Ok(None)` when bytes are missing. `Ok(Some((header, header_bytes)))`: the body is
 /// `input[header_bytes..header_bytes + header.body_bytes]`.
+#[inline]
 pub fn next_header(input: &[u8]) -> Result<Option<(Header, usize)>, HeaderError> {
     if input.len() < 8 {
         return check_start(input).map(|()| None);
@@ -141,6 +142,7 @@ pub fn next_header(input: &[u8]) -> Result<Option<(Header, usize)>, HeaderError>
 
 impl Header {
     /// Appends header and body. `body_bytes` of the header is taken from `body`.
+    #[inline]
     pub fn put(&self, body: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.fixed(body.len() as u32));
@@ -172,6 +174,7 @@ impl Header {
         Code(self.status)
     }
 
+    #[inline]
     fn fixed(&self, body_bytes: u32) -> [u8; FIXED_BYTES] {
         let mut b = [0; FIXED_BYTES];
         b[0..2].copy_from_slice(&MAGIC);
@@ -208,6 +211,7 @@ pub fn is_one_way(frame: &[u8]) -> bool {
     u16::from_le_bytes([frame[4], frame[5]]) & flag::ONE_WAY != 0
 }
 
+#[inline]
 fn check_start(input: &[u8]) -> Result<(), HeaderError> {
     match input {
         [a, b, ..] if [*a, *b] != MAGIC => Err(HeaderError::Magic([*a, *b])),
@@ -217,6 +221,7 @@ fn check_start(input: &[u8]) -> Result<(), HeaderError> {
     }
 }
 
+#[inline]
 fn read_fixed(b: &[u8; FIXED_BYTES]) -> Result<Header, HeaderError> {
     let u16_at = |at: usize| u16::from_le_bytes([b[at], b[at + 1]]);
     let u32_at = |at: usize| u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]]);
