@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use proto_wire::rpc::method::Method;
 use proto_wire::services;
 use proto_wire::status::Code;
 
@@ -136,8 +137,10 @@ pub struct StoreState {
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Stats {
-    /// As [`services::METHODS`], then one for numbers that no method has.
+    /// As the table that it was made with, then one for numbers that no method has.
     pub methods: Vec<MethodStats>,
+    /// Where a number's are: by its high byte, then its low one.
+    places: Vec<Vec<u16>>,
     pub accepted: Count,
     pub connections: Count,
     pub closes: [Count; Close::ALL.len()],
@@ -160,8 +163,16 @@ pub struct Stats {
 
 impl Default for Stats {
     fn default() -> Self {
+        Self::of(services::METHODS)
+    }
+}
+
+impl Stats {
+    /// For a server of these methods.
+    pub fn of(table: &[&Method]) -> Self {
         Self {
-            methods: (0..=services::METHODS.len()).map(|_| MethodStats::default()).collect(),
+            methods: (0..=table.len()).map(|_| MethodStats::default()).collect(),
+            places: places(table),
             accepted: Count::default(),
             connections: Count::default(),
             closes: Default::default(),
@@ -179,12 +190,10 @@ impl Default for Stats {
             published: Mutex::default(),
         }
     }
-}
 
-impl Stats {
     pub fn method(&self, id: u16) -> &MethodStats {
-        let methods = services::METHODS;
-        &self.methods[methods.iter().position(|method| method.id == id).unwrap_or(methods.len())]
+        let place = self.places.get(usize::from(id >> 8)).and_then(|low| low.get(usize::from(id & 0xff)));
+        &self.methods[place.map_or(self.methods.len() - 1, |&place| usize::from(place))]
     }
 
     pub fn closed(&self, close: Close) {
@@ -201,9 +210,36 @@ impl Stats {
     }
 }
 
+/// The place of each number, and the one behind all methods for numbers that none has.
+fn places(table: &[&Method]) -> Vec<Vec<u16>> {
+    let mut places: Vec<Vec<u16>> = Vec::new();
+    for (at, method) in table.iter().enumerate() {
+        let (high, low) = (usize::from(method.id >> 8), usize::from(method.id & 0xff));
+        places.resize_with(places.len().max(high + 1), Vec::new);
+        let lows = &mut places[high];
+        lows.resize(lows.len().max(low + 1), table.len() as u16);
+        lows[low] = at as u16;
+    }
+    places
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_method_has_its_own_place_and_unknown_numbers_the_last() {
+        let stats = Stats::default();
+        for method in services::METHODS {
+            stats.method(method.id).called_by(1);
+            assert_eq!(stats.method(method.id).callers[1].value(), 1, "{}", method.name);
+        }
+        for unknown in [0, 0x01ff, 0x0500, u16::MAX] {
+            assert!(services::method(unknown).is_none());
+            stats.method(unknown).called_by(2);
+        }
+        assert_eq!(stats.methods[services::METHODS.len()].callers[2].value(), 4);
+    }
 
     #[test]
     fn times_fall_into_the_bucket_whose_bound_they_do_not_pass() {
