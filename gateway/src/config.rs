@@ -83,7 +83,7 @@ impl Default for Limits {
             heartbeat_margin_ms: 10_000,
             out_queue_bytes: 256 * 1024,
             user_timeout_ms: 60_000,
-            gather_us: 500,
+            gather_us: 1_000,
             addresses: AddressLimits::default(),
         }
     }
