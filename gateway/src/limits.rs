@@ -13,8 +13,11 @@ pub const COMPLETIONS_OF_A_TURN_MAX: usize = 1024;
 pub const GATHER_ENOUGH: u32 = 128;
 pub const GATHER_SESSIONS: usize = 16;
 
-/// A shard is busy while turns begin within so many times the gathering time of each other.
-pub const GATHER_BUSY_TIMES: u64 = 2;
+/// Completions within the gathering time that make it worth while: of fewer a turn each costs little, and a wait much.
+pub const GATHER_WORTH: u64 = 8;
+
+/// They are counted over so many times the gathering time.
+pub const GATHER_COUNTED_TIMES: u64 = 8;
 
 /// Timers that run in one turn; the rest run in the next.
 pub const TIMERS_OF_A_TURN_MAX: usize = 4096;

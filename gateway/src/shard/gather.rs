@@ -1,8 +1,8 @@
 //! How long a busy shard waits for company before its turn.
 //!
 //! A turn with two completions in it costs the kernel as many switches, wake-ups and writes to a backend as one with
-//! sixty. So while turns follow each other closely, each waits until some completions are there, or for a fraction of
-//! a millisecond, which no phone can tell from its network. A shard whose turns are far apart answers at once.
+//! sixty. So a shard to which much comes waits until some completions are there, or for a millisecond, which no phone
+//! can tell from its network. A shard to which less comes than would make company answers at once.
 
 use std::time::Duration;
 
@@ -10,24 +10,29 @@ use gateway_ring::Wait;
 
 use crate::limits;
 
-/// Whether turns follow each other closely.
+/// How much comes.
 pub struct Gather {
     /// 0: never wait for company.
     for_us: u64,
-    /// When the last turn began, on the shard's clock.
-    turned_us: u64,
+    /// Completions are counted from here, on the shard's clock.
+    since_us: u64,
+    count: u64,
     is_busy: bool,
 }
 
 impl Gather {
     pub fn new(for_us: u32) -> Self {
-        Self { for_us: for_us.into(), turned_us: 0, is_busy: false }
+        Self { for_us: for_us.into(), since_us: 0, count: 0, is_busy: false }
     }
 
-    /// A turn begins.
-    pub fn turn(&mut self, now_us: u64) {
-        self.is_busy = now_us.saturating_sub(self.turned_us) < self.for_us * limits::GATHER_BUSY_TIMES;
-        self.turned_us = now_us;
+    /// A turn took so many completions.
+    pub fn took(&mut self, completions: usize, now_us: u64) {
+        self.count += completions as u64;
+        let counted_us = now_us.saturating_sub(self.since_us);
+        if counted_us >= self.for_us * limits::GATHER_COUNTED_TIMES {
+            self.is_busy = self.count * self.for_us >= limits::GATHER_WORTH * counted_us.max(1);
+            (self.since_us, self.count) = (now_us, 0);
+        }
     }
 
     /// What to wait for before the next turn, at most for `timeout`, with so many sessions.
@@ -51,38 +56,51 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(1);
 
-    fn busy(for_us: u32) -> Gather {
+    /// After a while in which a turn of `completions` came every `every_us`.
+    fn after(completions: usize, every_us: u64, for_us: u32) -> Gather {
         let mut gather = Gather::new(for_us);
-        gather.turn(1_000_000);
-        gather.turn(1_000_400);
+        for turn in 1..=1_000 {
+            gather.took(completions, turn * every_us);
+        }
         gather
     }
 
     #[test]
-    fn turns_that_follow_each_other_closely_gather_and_others_do_not() {
-        let wait = busy(500).wait(LONG, 9_000);
+    fn a_shard_gathers_while_much_comes() {
+        let mut gather = after(1, 50, 1_000);
+        let wait = gather.wait(LONG, 9_000);
         assert_eq!(
             (wait.min_complete, wait.min_wait),
-            (limits::GATHER_ENOUGH, Some(Duration::from_micros(500)))
+            (limits::GATHER_ENOUGH, Some(Duration::from_micros(1_000)))
         );
-        let mut gather = busy(500);
-        gather.turn(1_100_000);
+        gather.took(1, 1_000_000);
         let wait = gather.wait(LONG, 9_000);
-        assert_eq!((wait.min_complete, wait.min_wait, wait.timeout), (1, None, Some(LONG)));
+        assert_eq!(
+            (wait.min_complete, wait.min_wait, wait.timeout),
+            (1, None, Some(LONG)),
+            "silence has passed"
+        );
+    }
+
+    #[test]
+    fn what_comes_seldom_is_no_company_in_one_turn_or_in_many() {
+        assert_eq!(after(1, 500, 1_000).wait(LONG, 9_000).min_wait, None);
+        assert_eq!(after(200, 100_000, 1_000).wait(LONG, 9_000).min_wait, None, "bursts of a beat's second");
+        assert!(after(50, 1_000, 1_000).wait(LONG, 9_000).min_wait.is_some(), "gathering goes on");
     }
 
     #[test]
     fn a_few_sessions_are_not_waited_for_and_of_some_only_a_part() {
-        assert_eq!(busy(500).wait(LONG, 31).min_complete, 1);
-        assert_eq!(busy(500).wait(LONG, 31).min_wait, None);
-        assert_eq!(busy(500).wait(LONG, 160).min_complete, 10);
+        assert_eq!(after(1, 50, 1_000).wait(LONG, 31).min_complete, 1);
+        assert_eq!(after(1, 50, 1_000).wait(LONG, 31).min_wait, None);
+        assert_eq!(after(1, 50, 1_000).wait(LONG, 160).min_complete, 10);
     }
 
     #[test]
     fn nothing_waits_longer_than_it_may() {
-        let wait = busy(500).wait(Duration::from_micros(200), 9_000);
-        assert_eq!(wait.min_wait, Some(Duration::from_micros(200)));
-        assert_eq!(busy(500).wait(Duration::ZERO, 9_000).min_complete, 0);
-        assert_eq!(busy(0).wait(LONG, 9_000).min_complete, 1, "switched off");
+        let gather = after(1, 50, 1_000);
+        assert_eq!(gather.wait(Duration::from_micros(200), 9_000).min_wait, Some(Duration::from_micros(200)));
+        assert_eq!(gather.wait(Duration::ZERO, 9_000).min_complete, 0);
+        assert_eq!(after(1, 50, 0).wait(LONG, 9_000).min_wait, None, "switched off");
     }
 }

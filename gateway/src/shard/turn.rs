@@ -40,10 +40,10 @@ impl Shard {
             self.ring.wait(self.gather.wait(wait, self.table.slab.len()))?;
         }
         self.read_clocks();
-        self.gather.turn(self.start.elapsed().as_micros() as u64);
         let started = std::time::Instant::now();
         self.hurry = false;
-        self.reap();
+        let reaped = self.reap();
+        self.gather.took(reaped, (started - self.start).as_micros() as u64);
         self.run_timers();
         self.run_life();
         self.run_links();
@@ -74,12 +74,14 @@ impl Shard {
         Duration::from_millis(wait_ms.unwrap_or(WAIT_MAX_MS).min(WAIT_MAX_MS))
     }
 
-    fn reap(&mut self) {
-        for _ in 0..limits::COMPLETIONS_OF_A_TURN_MAX {
-            let Some(completion) = self.ring.next_completion() else { return };
+    /// Gives how many completions there were.
+    fn reap(&mut self) -> usize {
+        for reaped in 0..limits::COMPLETIONS_OF_A_TURN_MAX {
+            let Some(completion) = self.ring.next_completion() else { return reaped };
             self.handle(completion);
         }
         self.hurry = true;
+        limits::COMPLETIONS_OF_A_TURN_MAX
     }
 
     fn handle(&mut self, completion: Completion) {

@@ -172,6 +172,7 @@ impl Link {
             user_priority: 0,
             identity: Some(Identity { user: session.user, device: session.device, route }),
             cursor: call.applied,
+            trace: None,
             body: call.body,
         };
         let context = Context::Phone(PhoneCall {
