@@ -96,7 +96,7 @@ pub struct Overrides {
     /// Connections in all.
     #[arg(long)]
     pub max_connections: Option<usize>,
-    /// Cores that shards are pinned to, for example 0,2.
+    /// Cores that shards are pinned to in turn, and that the whole process keeps to, for example 0,2.
     #[arg(long, value_delimiter = ',')]
     pub cores: Vec<usize>,
     /// Seconds of silence after which a phone beats.

@@ -52,6 +52,6 @@ pub use setup::{RingConfig, SetupError};
 pub use socket::{
     ClientOptions, Keepalive, ListenError, ListenOptions, SocketError, StreamOptions, client_socket, listener,
 };
-pub use thread::{PinError, available_cores, pin_current_thread};
+pub use thread::{PinError, available_cores, keep_current_thread_on, pin_current_thread};
 pub use token::{Errno, Slot, Token};
 pub use wake::{Doorbell, PostError, RingAddress};

@@ -17,23 +17,30 @@ pub fn available_cores() -> Vec<usize> {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("cannot run on core {core}; this process may use {available:?}")]
+#[error("cannot run on {cores:?}; this process may use the cores {available:?}")]
 pub struct PinError {
-    core: usize,
+    cores: Vec<usize>,
     available: Vec<usize>,
     source: io::Error,
 }
 
 /// Runs the calling thread on `core` alone.
 pub fn pin_current_thread(core: usize) -> Result<(), PinError> {
-    let refuse = |source| PinError { core, available: available_cores(), source };
-    if core >= libc::CPU_SETSIZE as usize {
+    keep_current_thread_on(&[core])
+}
+
+/// Runs the calling thread, and those that it starts from now on, on `cores` alone.
+pub fn keep_current_thread_on(cores: &[usize]) -> Result<(), PinError> {
+    let refuse = |source| PinError { cores: cores.to_vec(), available: available_cores(), source };
+    if cores.iter().any(|&core| core >= libc::CPU_SETSIZE as usize) {
         return Err(refuse(io::Error::from_raw_os_error(libc::EINVAL)));
     }
-    // SAFETY: as in `available_cores`; `core` is below the size of the set.
+    // SAFETY: as in `available_cores`; each core is below the size of the set.
     let result = unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(core, &mut set);
+        for &core in cores {
+            libc::CPU_SET(core, &mut set);
+        }
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set)
     };
     if result == 0 { Ok(()) } else { Err(refuse(io::Error::last_os_error())) }
@@ -47,6 +54,9 @@ mod tests {
     fn a_thread_can_be_pinned_to_a_core_that_it_has_and_to_no_other() {
         std::thread::spawn(|| {
             let cores = available_cores();
+            keep_current_thread_on(&cores).unwrap();
+            assert_eq!(available_cores(), cores);
+            assert!(keep_current_thread_on(&[]).is_err());
             let last = *cores.last().unwrap();
             pin_current_thread(last).unwrap();
             assert_eq!(available_cores(), [last]);

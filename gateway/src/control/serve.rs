@@ -7,7 +7,10 @@ use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use gateway_ring::{ListenError, ListenOptions, available_cores, listener, map_large_blocks_apart, probe};
+use gateway_ring::{
+    ListenError, ListenOptions, available_cores, keep_current_thread_on, listener, map_large_blocks_apart,
+    probe,
+};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tuning::{Host, Need, Role, Severity};
@@ -100,6 +103,10 @@ async fn bind_admin(addr: SocketAddr) -> Result<TcpListener> {
 
 fn start(config: Config, admin: SocketAddr) -> Result<Running> {
     probe()?;
+    if !config.cores.is_empty() {
+        // All threads, so that what the operator gave to others stays theirs. Shards pin themselves to one each.
+        keep_current_thread_on(&config.cores)?;
+    }
     map_large_blocks_apart(limits::MAPPED_APART_BYTES);
     let descriptors = tuning::raise_descriptor_limit().unwrap_or(1024);
     let cores = if config.cores.is_empty() { available_cores() } else { config.cores.clone() };
