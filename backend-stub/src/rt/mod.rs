@@ -1,52 +1,45 @@
-//! The runtime's seam: the only place that names glommio. One executor is one thread; its tasks never
-//! move and need not be `Send`.
+//! The runtime's seam: the only place that knows how tasks run and how the kernel is asked. One executor is one thread; its
+//! tasks never move and need not be `Send`.
+//!
+//! A loop of our own over epoll, by edges: a connection that has been read empty costs one receive and one send a turn, and
+//! nothing to wait again. What it replaced (glommio) asked three rings in each turn; ARCHITECTURE has the figures.
 
 mod net;
+mod poller;
 mod sync;
+#[cfg(test)]
+mod tests;
+mod turns;
 
 use std::future::Future;
-use std::time::Duration;
+use std::thread::{self, JoinHandle};
 
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use thiserror::Error;
 
 pub use net::{Listener, Stream};
+pub use poller::Watched;
 pub use sync::{Inbox, InboxSender, Signal, Waker, inbox};
 
-/// Memory for registered buffers. Sockets here use none of it, and a host may allow only 8 MiB of it.
-const REGISTERED_BYTES: usize = 64 * 1024;
+use poller::Sleep;
+use turns::Turns;
 
-/// Entries of each of the runtime's rings: a few for each connection, and connections are few.
-const RING_ENTRIES: usize = 256;
-
-/// Of the ring that is made to see whether there can be one.
-const PROBE_ENTRIES: u32 = 2;
-
-/// A long turn is interrupted after this to look for I/O, so that one busy connection starves no other.
-const PREEMPT_AFTER: Duration = Duration::from_millis(1);
-
-/// Why there is no executor.
+/// Why there is no executor, or why it ended.
 #[derive(Debug, Error)]
-#[error(
-    "the event loop does not start: {0}; check that io_uring is on (sysctl -w kernel.io_uring_disabled=0) and that \
-     the container allows it (docker run --security-opt seccomp=unconfined), that `ulimit -l` is at least 512, \
-     and that the core exists"
-)]
-pub struct RuntimeError(String);
+pub enum RuntimeError {
+    #[error("the event loop does not start: there is no core {core} for it ({cause}); `nproc` and `taskset -p $$` tell")]
+    Core { core: usize, cause: nix::Error },
+    #[error("the event loop does not start: {0}")]
+    Thread(std::io::Error),
+    #[error("the event loop ended: {0}; check the limit of open files (ulimit -n)")]
+    Kernel(nix::Error),
+    #[error("the event loop panicked")]
+    Panicked,
+}
 
 /// An executor on a thread of its own.
-pub struct Executor<T: Send + 'static>(ExecutorJoinHandle<T>);
-
-/// Where there is no ring the runtime's thread panics, and takes the process along: this says so before. On a thread of
-/// its own, since the kernel's end of a ring interrupts the thread that made it (a read there would give EINTR).
-fn probe() -> Result<(), RuntimeError> {
-    let made = std::thread::spawn(|| io_uring::IoUring::new(PROBE_ENTRIES).map(drop)).join();
-    match made {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(RuntimeError(format!("io_uring_setup: {error}"))),
-        Err(_) => Err(RuntimeError("the look for io_uring panicked".to_owned())),
-    }
-}
+pub struct Executor<T: Send + 'static>(JoinHandle<Result<T, RuntimeError>>);
 
 impl<T: Send + 'static> Executor<T> {
     /// Starts a thread, pinned to `core` if one is given, that runs the future of `make` to its end.
@@ -58,30 +51,35 @@ impl<T: Send + 'static> Executor<T> {
     where
         F: Future<Output = T> + 'static,
     {
-        probe()?;
-        LocalExecutorBuilder::new(core.map_or(Placement::Unbound, Placement::Fixed))
-            .name(name)
-            .io_memory(REGISTERED_BYTES)
-            .ring_depth(RING_ENTRIES)
-            .preempt_timer(PREEMPT_AFTER)
-            .spawn(make)
-            .map(Self)
-            .map_err(|error| RuntimeError(error.to_string()))
+        let run = move || {
+            if let Some(core) = core {
+                pin(core).map_err(|cause| RuntimeError::Core { core, cause })?;
+            }
+            // Made where it is run: what it makes may ask for the loop.
+            Turns::run(async move { make().await }).map_err(RuntimeError::Kernel)
+        };
+        thread::Builder::new().name(name.to_owned()).spawn(run).map(Self).map_err(RuntimeError::Thread)
     }
 
     /// Waits for the end of the thread. A panic there is an error here.
     pub fn join(self) -> Result<T, RuntimeError> {
-        self.0.join().map_err(|error| RuntimeError(error.to_string()))
+        self.0.join().unwrap_or(Err(RuntimeError::Panicked))
     }
+}
+
+fn pin(core: usize) -> nix::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
 }
 
 /// Runs a task on this executor, to its end.
 pub fn spawn(task: impl Future<Output = ()> + 'static) {
-    glommio::spawn_local(task).detach();
+    Turns::here(|turns| turns.spawn(task));
 }
 
 pub async fn sleep_ms(ms: u64) {
-    glommio::timer::sleep(Duration::from_millis(ms)).await;
+    Sleep::new(ms).await;
 }
 
 /// Lets every task that is ready run first.

@@ -1,22 +1,18 @@
 //! TCP. One stream is read by one task and written by another of the same thread.
 
-use std::cell::RefCell;
+mod dial;
+
 use std::future::poll_fn;
-use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::pin::Pin;
+use std::io::{self, Read as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use futures_lite::{AsyncRead, AsyncWrite};
-use glommio::net::TcpStream as RuntimeStream;
-use socket2_runtime::Socket;
+use socket2::Socket;
 
-use super::{Inbox, InboxSender, inbox};
+use super::{Inbox, InboxSender, Watched, inbox};
 
-/// A listening socket. Connections are rare here (one for each shard of each gateway), so a plain thread
-/// waits for them: the runtime's own listener shares its port with any process that asks for it, and two
-/// backends on one port would go unnoticed.
+/// A listening socket. Connections are rare here (one for each shard of each gateway), so a plain thread waits for them.
 pub struct Listener {
     socket: Socket,
     addr: SocketAddr,
@@ -75,9 +71,7 @@ fn accept(listener: &TcpListener, sender: &InboxSender<TcpStream>) {
 
 /// A connection.
 pub struct Stream {
-    stream: RefCell<RuntimeStream>,
-    /// The same socket, to end it while a read or a write waits.
-    control: TcpStream,
+    socket: Watched<Socket>,
     peer: SocketAddr,
 }
 
@@ -86,8 +80,13 @@ impl Stream {
     pub fn adopt(stream: TcpStream) -> io::Result<Self> {
         let peer = stream.peer_addr()?;
         stream.set_nodelay(true)?;
-        let control = stream.try_clone()?;
-        Ok(Self { stream: RefCell::new(RuntimeStream::from(Socket::from(stream))), control, peer })
+        stream.set_nonblocking(true)?;
+        Self::from_socket(stream.into(), peer)
+    }
+
+    /// One that does not block.
+    fn from_socket(socket: Socket, peer: SocketAddr) -> io::Result<Self> {
+        Ok(Self { socket: Watched::new(socket)?, peer })
     }
 
     pub fn peer(&self) -> SocketAddr {
@@ -96,14 +95,28 @@ impl Stream {
 
     /// Reads what is there, or waits for something. 0: the peer has ended its side.
     pub async fn read(&self, into: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|context| Pin::new(&mut *self.stream.borrow_mut()).poll_read(context, into)).await
+        let read = poll_fn(|context| self.socket.poll_read(context, |mut socket| socket.read(into))).await?;
+        if read < into.len() {
+            // What came meanwhile is told: one receive a turn is enough.
+            self.socket.was_drained();
+        }
+        Ok(read)
+    }
+
+    /// Writes what the kernel takes at this moment, which may be nothing.
+    pub fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        match send(&self.socket.io, bytes) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                Ok(0)
+            }
+            written => written,
+        }
     }
 
     pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let written =
-                poll_fn(|context| Pin::new(&mut *self.stream.borrow_mut()).poll_write(context, bytes))
-                    .await?;
+                poll_fn(|context| self.socket.poll_write(context, |socket| send(socket, bytes))).await?;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
@@ -115,6 +128,11 @@ impl Stream {
     /// Ends both sides: a read or a write that waits ends too.
     pub fn shutdown(&self) {
         // Fails only when the peer has reset it, which is an end as well.
-        let _ = self.control.shutdown(std::net::Shutdown::Both);
+        let _ = self.socket.io.shutdown(Shutdown::Both);
     }
+}
+
+/// A peer that has gone is an error, and no signal: Rust programs ignore that one.
+fn send(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
+    socket.send(bytes)
 }

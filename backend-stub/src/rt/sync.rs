@@ -40,7 +40,7 @@ impl Signal {
     }
 }
 
-fn store(waiting: &mut Option<task::Waker>, context: &task::Context<'_>) {
+pub(super) fn store(waiting: &mut Option<task::Waker>, context: &task::Context<'_>) {
     if !waiting.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
         *waiting = Some(context.waker().clone());
     }
