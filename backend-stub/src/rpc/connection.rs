@@ -1,17 +1,20 @@
-//! One connection: a task reads and starts handlers, another writes.
+//! One connection: a task reads, begins handlers and writes what they said at once; another writes what comes later, or
+//! what the kernel did not take.
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
+use std::ops::Range;
+use std::rc::Rc;
 
 use bytes::Bytes;
-use proto_wire::rpc::callee::{Admitted, Outcome};
+use proto_wire::rpc::callee::Outcome;
 use proto_wire::rpc::method::Method;
 use proto_wire::status::{Code, Status};
 
-use super::limits;
 use super::peer::{Bad, Frame, Peer};
+use super::{Call, limits};
 use crate::rt::{self, Signal, Stream};
 use crate::stats::{Close, Stats};
 
@@ -25,6 +28,8 @@ pub struct Connection {
     /// `out` has become shorter.
     has_room: Signal,
     closed: Cell<Option<Close>>,
+    /// The reader begins handlers, and will write what they say.
+    in_turn: Cell<bool>,
 }
 
 struct State {
@@ -43,6 +48,7 @@ impl Connection {
             to_write: Signal::default(),
             has_room: Signal::default(),
             closed: Cell::new(None),
+            in_turn: Cell::new(false),
         }
     }
 
@@ -73,7 +79,7 @@ impl Connection {
         self.closed.get()
     }
 
-    /// Writes what was appended, once a turn, until the connection is closed.
+    /// Writes what was appended outside of the reader's turns, once a turn of the loop, until the connection is closed.
     pub(super) async fn write_until_closed(&self, stats: &Stats) {
         let mut bytes = Vec::new();
         while self.closed.get().is_none() {
@@ -105,24 +111,57 @@ impl Connection {
         self.stream.read(into).await
     }
 
-    /// Takes the frame at the front of `input`, which lies in `chunk` at `at`. Gives its length too; 0: it
-    /// is not whole.
+    /// Takes the frame at the front of `input`; `body` gives the bytes of a range of it. Gives the frame's length
+    /// too; 0: it is not whole.
     pub(super) fn handle_frame(
         &self,
         input: &[u8],
-        body: impl FnOnce(std::ops::Range<usize>) -> Bytes,
+        body: impl FnOnce(Range<usize>) -> Bytes,
         now_ms: u64,
     ) -> Result<(Frame, usize), Bad> {
-        let taken = self.state.borrow_mut().peer.handle_frame(input, body, now_ms)?;
-        if taken.1 > 0 {
-            self.has_output();
+        self.state.borrow_mut().peer.handle_frame(input, body, now_ms)
+    }
+
+    /// What is said from here until `end_turn` leaves there, in one write.
+    pub(super) fn begin_turn(&self) {
+        self.in_turn.set(true);
+    }
+
+    pub(super) fn end_turn(&self, stats: &Stats) {
+        self.in_turn.set(false);
+        if self.closed.get().is_some() {
+            return;
         }
-        Ok(taken)
+        let mut state = self.state.borrow_mut();
+        if state.writing == 0 && !state.peer.out.is_empty() {
+            match self.stream.write_now(&state.peer.out) {
+                Ok(written) => {
+                    stats.writes.add(1);
+                    stats.out_bytes.add(written as u64);
+                    // Mostly all of it. What is left is for the writer.
+                    state.peer.out.drain(..written);
+                    state.peer.out.shrink_to(limits::KEEP_BYTES);
+                }
+                Err(_) => {
+                    drop(state);
+                    return self.close(Close::Peer);
+                }
+            }
+        }
+        drop(state);
+        self.has_output();
+    }
+
+    /// A handler did not end at once.
+    pub(super) fn hold(&self, call: &Rc<Call>) {
+        let mut state = self.state.borrow_mut();
+        state.peer.hold(call.serial, &call.admitted);
+        state.peer.tell(&call.admitted, call.clone());
     }
 
     /// A handler has ended: answers its call, if it is still wanted.
-    pub(super) fn finish(&self, serial: u64, admitted: &Admitted, outcome: &Outcome, body: &[u8]) {
-        self.state.borrow_mut().peer.finish(serial, admitted, outcome, body);
+    pub(super) fn finish(&self, call: &Call, outcome: &Outcome, body: &[u8]) {
+        self.state.borrow_mut().peer.finish(call.serial, &call.admitted, outcome, body);
         self.has_output();
     }
 
@@ -164,7 +203,7 @@ impl Connection {
         let waiting = self.waiting_bytes();
         if waiting > limits::OUT_MAX_BYTES {
             self.close(Close::SlowReader);
-        } else if waiting > 0 {
+        } else if waiting > 0 && !self.in_turn.get() {
             self.to_write.raise();
         }
     }

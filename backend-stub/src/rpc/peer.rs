@@ -2,6 +2,7 @@
 //! Opens nothing: whoever owns the bytes feeds frames and takes what stands in `out`.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use proto_wire::rpc::header::{Header, HeaderError, Kind, flag, next_header};
 use proto_wire::rpc::method::Method;
 use proto_wire::status::{Code, Status};
 
-use super::limits;
+use super::{Call, limits};
 use crate::stats::Close;
 
 /// This service in the headers of its calls.
@@ -28,6 +29,8 @@ pub struct Peer {
     /// Handlers that run, those of calls given up included.
     handlers: usize,
     started: u64,
+    /// The call that the owner begins at this moment. It has not been held, since most end at once.
+    fresh: Option<u64>,
     /// No call's time ends before this.
     earliest_deadline_ms: u64,
 }
@@ -36,6 +39,16 @@ struct Running {
     /// Tells a call from a later one whose id is the same.
     serial: u64,
     admitted: Admitted,
+    /// Told when the call is over before its handler.
+    call: Option<Rc<Call>>,
+}
+
+impl Running {
+    fn over(&self) {
+        if let Some(call) = &self.call {
+            call.over.set();
+        }
+    }
 }
 
 /// A call that is to be run.
@@ -48,7 +61,8 @@ pub struct Begun {
 
 /// What a frame asks of the owner.
 pub enum Frame {
-    Call(Box<Begun>),
+    /// To be begun now: it is to end with `finish`, or be told to `hold`, before the next frame.
+    Call(Begun),
     /// A call that this side made has ended.
     Ended(u64, Result<Bytes, Status>),
     Done,
@@ -78,6 +92,7 @@ impl Peer {
             running: AHashMap::new(),
             handlers: 0,
             started: 0,
+            fresh: None,
             earliest_deadline_ms: u64::MAX,
         }
     }
@@ -108,13 +123,13 @@ impl Peer {
         let Self { callee, caller, out, .. } = self;
         caller.handle_heard(now_ms);
         let frame = match header.kind {
-            Kind::Call => match callee.handle_call(&header, now_ms, out).map_err(Bad::misbehaved)? {
+            Kind::Call => match callee.admit(&header, now_ms, out).map_err(Bad::misbehaved)? {
                 Some(admitted) => self.begin(admitted, header, || body(header_bytes..length)),
                 None => Frame::Done,
             },
             Kind::Cancel | Kind::Ping => {
                 if let Some(id) = callee.handle_control(&header, out).map_err(Bad::misbehaved)? {
-                    self.running.remove(&id);
+                    self.running.remove(&id).iter().for_each(Running::over);
                 }
                 Frame::Done
             }
@@ -132,8 +147,29 @@ impl Peer {
         Ok((frame, length))
     }
 
+    /// A handler did not end at once.
+    pub fn hold(&mut self, serial: u64, admitted: &Admitted) {
+        // It did end, if nothing is fresh: then there is nothing to hold.
+        if self.fresh.take_if(|fresh| *fresh == serial).is_some() {
+            self.handlers += 1;
+            self.earliest_deadline_ms = self.earliest_deadline_ms.min(admitted.deadline_at_ms);
+            self.callee.hold(admitted);
+            self.running.insert(admitted.call_id, Running { serial, admitted: *admitted, call: None });
+        }
+    }
+
+    /// Whom to tell when the call is over before its handler, which has been held.
+    pub fn tell(&mut self, admitted: &Admitted, call: Rc<Call>) {
+        if let Some(running) = self.running.get_mut(&admitted.call_id) {
+            running.call = Some(call);
+        }
+    }
+
     /// A handler has ended: answers its call, if it is still wanted.
     pub fn finish(&mut self, serial: u64, admitted: &Admitted, outcome: &Outcome, body: &[u8]) {
+        if self.fresh.take_if(|fresh| *fresh == serial).is_some() {
+            return self.callee.answer(admitted, outcome, body, &mut self.out);
+        }
         self.handlers -= 1;
         if self.running.get(&admitted.call_id).is_some_and(|running| running.serial == serial) {
             self.running.remove(&admitted.call_id);
@@ -161,8 +197,9 @@ impl Peer {
         self.earliest_deadline_ms.min(self.caller.poll_timeout().unwrap_or(u64::MAX))
     }
 
-    /// Ends all calls that this side made: none will be answered.
+    /// Ends all calls that this side made: none will be answered. Tells the handlers that run.
     pub fn disconnect(&mut self, now_ms: u64) -> Vec<u64> {
+        self.running.drain().for_each(|(_, running)| running.over());
         self.caller.handle_disconnected(now_ms);
         // What waited for credit would wait for the next connection, and there is none: let it expire.
         self.caller.handle_timeout(u64::MAX / 2, &mut Vec::new());
@@ -179,17 +216,15 @@ impl Peer {
     }
 
     fn begin(&mut self, admitted: Admitted, header: Header, body: impl FnOnce() -> Bytes) -> Frame {
+        debug_assert!(self.fresh.is_none(), "the call before was neither ended nor held");
         if self.handlers >= limits::MAX_HANDLERS {
             let outcome = Outcome { code: Code::TooMany, ..Outcome::OK };
-            self.callee.reply(&admitted, &outcome, b"calls that were given up still run", &mut self.out);
+            self.callee.answer(&admitted, &outcome, b"calls that were given up still run", &mut self.out);
             return Frame::Done;
         }
         self.started += 1;
-        self.handlers += 1;
-        self.earliest_deadline_ms = self.earliest_deadline_ms.min(admitted.deadline_at_ms);
-        let serial = self.started;
-        self.running.insert(admitted.call_id, Running { serial, admitted });
-        Frame::Call(Box::new(Begun { serial, admitted, header, body: body() }))
+        self.fresh = Some(self.started);
+        Frame::Call(Begun { serial: self.started, admitted, header, body: body() })
     }
 
     /// Answers calls whose time is over, in the order in which they came. Their handlers run on to their end.
@@ -200,6 +235,7 @@ impl Peer {
             let is_over = call.admitted.deadline_at_ms <= now_ms;
             if is_over {
                 over.push((call.serial, call.admitted));
+                call.over();
             } else {
                 earliest_ms = earliest_ms.min(call.admitted.deadline_at_ms);
             }

@@ -126,7 +126,7 @@ struct Parking {
 }
 
 impl Service for Parking {
-    async fn serve(&self, _: &Call, method: u16, body: Bytes) -> Result<Bytes, Status> {
+    async fn serve(&self, _: &Rc<Call>, method: u16, body: Bytes) -> Result<Bytes, Status> {
         match method {
             ECHO => Ok(body),
             PARK => {

@@ -321,7 +321,12 @@ impl Process {
 
     fn take_frame(&mut self, number: u64, frame: Frame, shared: &mut Shared) {
         match frame {
-            Frame::Call(begun) => self.begin(number, *begun, shared),
+            Frame::Call(begun) => {
+                if let Some(line) = self.peers.get_mut(&number) {
+                    line.peer.hold(begun.serial, &begun.admitted);
+                }
+                self.begin(number, begun, shared);
+            }
             Frame::Ended(context, result) => self.notified(context, result, shared),
             Frame::Done => {}
         }

@@ -22,13 +22,13 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use proto_wire::pb;
-use proto_wire::rpc::method::{self, Access, Method};
+use proto_wire::rpc::method::{self, Method};
 use proto_wire::services;
 use proto_wire::status::{Code, Status};
 
 use crate::driver::Driver;
 use crate::logic::{Answer, Upload, Verb, upload_hash};
-use crate::rpc::{Call, Connection, Service};
+use crate::rpc::{Call, Connection, Service, check_access};
 
 pub(crate) use account::{ACCOUNT, Account, key_of};
 pub use account::{Accounts, AccountsConfig};
@@ -47,8 +47,9 @@ impl Services {
 }
 
 impl Service for Services {
-    async fn serve(&self, call: &Call, method: u16, body: Bytes) -> Result<Bytes, Status> {
-        check_access(call, method)?;
+    async fn serve(&self, call: &Rc<Call>, method: u16, body: Bytes) -> Result<Bytes, Status> {
+        let call: &Call = call;
+        check_access(call, services::method(method).ok_or_else(|| unknown(method))?)?;
         if let Some(applied) = call.applied
             && call.user() != 0
         {
@@ -106,17 +107,6 @@ impl Services {
             }),
             other => Err(mismatch(&other)),
         }
-    }
-}
-
-fn check_access(call: &Call, id: u16) -> Result<(), Status> {
-    let method = services::method(id).ok_or_else(|| unknown(id))?;
-    match method.access {
-        Access::Anonymous => Ok(()),
-        Access::Phone if call.user() != 0 => Ok(()),
-        Access::Phone => Err(Status::new(Code::Denied, "this call needs a token")),
-        Access::Internal if call.identity.is_none() => Ok(()),
-        Access::Internal => Err(Status::new(Code::Denied, "this call is not for phones")),
     }
 }
 
