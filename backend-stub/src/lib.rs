@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod cli;
 pub mod clock;
+pub mod co;
 pub mod config;
 pub mod driver;
 pub mod embedded;

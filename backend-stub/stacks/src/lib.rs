@@ -23,10 +23,12 @@ mod coroutine;
 mod fault;
 pub mod limits;
 mod mapping;
+mod ticks;
 
 pub use arena::{Arena, ArenaConfig, ArenaError, Stack};
 pub use coroutine::{Coroutine, NoWait, Panic, is_here, on_parent, wait};
 pub use mapping::Guard;
+pub use ticks::ticks;
 
 /// Whose stack it is: told when it overflows, and when its coroutine blocks its thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
