@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use thiserror::Error;
 
 use super::header::{self, Header, Identity, Kind, flag};
@@ -60,6 +61,8 @@ pub struct Request<'a> {
     pub user_priority: u8,
     pub identity: Option<Identity>,
     pub cursor: Option<Cursor>,
+    /// The W3C traceparent's bytes.
+    pub trace: Option<&'a Bytes>,
     pub body: &'a [u8],
 }
 
@@ -79,6 +82,7 @@ impl Request<'_> {
             service,
             identity: self.identity,
             cursor: self.cursor,
+            trace: self.trace.cloned(),
             ..Header::default()
         }
     }

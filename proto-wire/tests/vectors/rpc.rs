@@ -155,6 +155,12 @@ fn cases() -> Vec<Case> {
             b"later",
             b"",
         ),
+        (
+            "reply_held",
+            Header { kind: Kind::Reply, flags: flag::HELD, call_id: 3, ..Header::default() },
+            b"ticket of 16 b.\x00",
+            b"",
+        ),
         ("all_fields", all, b"body", b""),
         ("cancel", control(Kind::Cancel, 5, 0), b"", b""),
         ("credit", control(Kind::Credit, 0, 128), b"", b""),

@@ -56,6 +56,8 @@ pub enum Came<P> {
     Call(Running<P>, Header, Range<usize>),
     /// Send this back.
     Answer(Bytes),
+    /// The caller of this call, which runs, has given it up.
+    GivenUp(u64),
     /// It was run or is running, or is nothing to answer.
     Nothing,
 }
@@ -106,10 +108,13 @@ impl<P: Copy + Eq + Hash + Ord> DatagramCallee<P> {
         match header.kind {
             Kind::Call => {}
             Kind::Cancel => {
-                if let Some(known @ Known::Running) = self.known.get_mut(&key) {
-                    *known = Known::GivenUp;
-                }
-                return Ok(Came::Nothing);
+                return Ok(match self.known.get_mut(&key) {
+                    Some(known @ Known::Running) => {
+                        *known = Known::GivenUp;
+                        Came::GivenUp(header.call_id)
+                    }
+                    _ => Came::Nothing,
+                });
             }
             _ => return Err(None),
         }

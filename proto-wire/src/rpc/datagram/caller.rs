@@ -13,7 +13,8 @@ use crate::status::Code;
 pub struct DatagramConfig {
     /// This process as its callees see it.
     pub service: u16,
-    /// Calls in flight; the next one is refused.
+    /// Calls in flight; the next one is refused. As many full datagrams fit what a kernel holds for a socket by default
+    /// (208 KiB), so that a burst of one caller alone loses none.
     pub max_calls: usize,
     /// Times that a call which may run twice is sent, the first included.
     pub max_sends: u8,
@@ -28,8 +29,8 @@ impl Default for DatagramConfig {
     fn default() -> Self {
         Self {
             service: 0,
-            max_calls: 4096,
-            max_sends: 6,
+            max_calls: 64,
+            max_sends: 8,
             resend_min_ms: 20,
             resend_first_ms: 100,
             resend_max_ms: 2_000,
@@ -37,10 +38,10 @@ impl Default for DatagramConfig {
     }
 }
 
-/// Why a call was not sent.
+/// Why a call was not sent. It can go over a connection, which has credit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// It does not fit a datagram: call over a connection.
+    /// It does not fit a datagram.
     TooLarge,
     /// Too many are out.
     Full,

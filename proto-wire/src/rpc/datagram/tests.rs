@@ -137,6 +137,19 @@ fn what_is_too_large_is_refused_here_and_held_there() {
 }
 
 #[test]
+fn beyond_its_window_a_caller_sends_nothing() {
+    let (mut caller, mut datagram) = (caller(), Vec::new());
+    for n in 0..64 {
+        assert!(caller.call(&request(0, 1000, b""), n, 0, &mut datagram).is_ok());
+    }
+    let sent = datagram.len();
+    assert_eq!(caller.call(&request(0, 1000, b""), 64, 0, &mut datagram), Err((64, Refused::Full)));
+    assert_eq!((datagram.len(), caller.calls()), (sent, 64));
+    caller.cancel(1000, &mut datagram).expect("it is out");
+    assert!(caller.call(&request(0, 1000, b""), 65, 0, &mut datagram).is_ok());
+}
+
+#[test]
 fn a_sentence_that_is_too_long_is_cut_and_what_cannot_be_held_is_lost() {
     let (mut caller, (mut callee, _)) = (caller(), callee());
     let mut nothing = Held::new(HeldConfig { max_replies: 0, max_bytes: 0 });
@@ -160,7 +173,8 @@ fn a_call_given_up_or_over_is_not_answered() {
     let running = run(&mut callee, &datagram, 0);
     let mut cancel = Vec::new();
     assert_eq!(caller.cancel(1000, &mut cancel), Some(7));
-    assert_eq!(callee.handle_datagram(PEER, &cancel, 1), Ok(Came::Nothing));
+    assert_eq!(callee.handle_datagram(PEER, &cancel, 1), Ok(Came::GivenUp(1000)));
+    assert_eq!(callee.handle_datagram(PEER, &cancel, 1), Ok(Came::Nothing), "once");
     assert_eq!(answer(&mut callee, &mut held, &running, b"x", 2), None);
     assert_eq!(callee.handle_datagram(PEER, &datagram, 3), Ok(Came::Nothing), "nor run again");
     let running = run(&mut callee, &send(&mut caller, 8, 0, 0), 0);
@@ -283,7 +297,7 @@ proptest! {
                         running.push((call, now_ms + random.next() % 50, context));
                     }
                     Came::Answer(reply) => put(&mut way, &mut random, now_ms, false, &reply),
-                    Came::Nothing => {}
+                    Came::GivenUp(_) | Came::Nothing => {}
                 }
             }
             for (call, _, context) in running.extract_if(.., |(_, at_ms, _)| *at_ms <= now_ms) {
