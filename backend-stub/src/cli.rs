@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::call::Call;
 use crate::config::{BackendConfig, ConfigError};
 
 /// The reference backend of Moorgate: accounts, messages, sync and presence behind gateways.
@@ -21,6 +22,13 @@ pub enum Command {
     Serve(Serve),
     /// Reads a configuration and says what is wrong with it.
     CheckConfig { file: PathBuf },
+    /// Calls a method of any server, or lists what there is to call.
+    #[command(
+        after_help = "Examples:\n  moorgate-backend call 127.0.0.1:7610\n  \
+                            moorgate-backend call 127.0.0.1:7610 Echo.Say '{\"payload\":\"aGk=\"}'\n  \
+                            moorgate-backend call 127.0.0.1:7610 Sync.Pull '{}' --user 4711"
+    )]
+    Call(Call),
     #[command(flatten)]
     Tool(Tool),
 }
@@ -143,6 +151,12 @@ pub struct Serve {
     /// Where gateways connect; port 0 takes a free one [default: 127.0.0.1:7610].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// A Unix socket beside it.
+    #[arg(long, value_name = "PATH")]
+    unix: Option<PathBuf>,
+    /// Takes calls over UDP too, on the port of --listen.
+    #[arg(long)]
+    udp: bool,
     /// Metrics, status and readiness [default: 127.0.0.1:7611].
     #[arg(long, value_name = "ADDR")]
     admin: Option<SocketAddr>,
@@ -174,6 +188,8 @@ impl Serve {
     pub fn config(self) -> Result<BackendConfig, ConfigError> {
         let mut config = self.config.as_deref().map(BackendConfig::read).transpose()?.unwrap_or_default();
         config.listen = self.listen.unwrap_or(config.listen);
+        config.unix = self.unix.or(config.unix);
+        config.udp |= self.udp;
         config.admin = self.admin.or(config.admin);
         config.data = self.data.unwrap_or(config.data);
         config.cores = self.cores.unwrap_or(config.cores);

@@ -14,6 +14,10 @@ use crate::logic::limits as logic;
 pub struct BackendConfig {
     /// Where gateways connect.
     pub listen: SocketAddr,
+    /// A Unix socket beside it; none: there is none.
+    pub unix: Option<PathBuf>,
+    /// Whether calls are taken over UDP too, on the port of `listen`.
+    pub udp: bool,
     /// Metrics and status; none: no admin port.
     pub admin: Option<SocketAddr>,
     /// Keys and store; made when it does not exist.
@@ -87,6 +91,8 @@ impl Default for BackendConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 7610)),
+            unix: None,
+            udp: false,
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 7611))),
             data: PathBuf::from("moorgate-data"),
             cores: Vec::new(),

@@ -2,12 +2,14 @@
 //! `moorgate up` starts beside the gateway.
 
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::{io, net};
 
+use proto_wire::services::FILE_DESCRIPTOR_SET;
 use proto_wire_token::IssuerKey;
 use thiserror::Error;
 
@@ -20,6 +22,9 @@ use crate::logic::services::{Accounts, AccountsConfig, Passwords, Services};
 use crate::logic::{Core, CoreConfig};
 use crate::offline::restore::UNFINISHED;
 use crate::rpc::Server;
+use crate::rpc::standing::{Facts, Standing};
+use crate::rpc::udp::UdpServer;
+use crate::rpc::unix::Unix;
 use crate::rt::{self, Executor, Inbox, Listener, RuntimeError, Waker};
 use crate::stats::Stats;
 use crate::storage::embedded::{Embedded as Store, OpenError, Options};
@@ -36,6 +41,10 @@ pub enum StartError {
     Keys(#[from] KeysError),
     #[error("cannot listen on {addr}: {cause}; {}", what_to_do(cause, addr))]
     Listen { addr: SocketAddr, cause: io::Error },
+    #[error(
+        "cannot take calls there: {0}; the path must be free and its directory writable, the port free for UDP too"
+    )]
+    Door(io::Error),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error(transparent)]
@@ -66,6 +75,19 @@ fn what_to_do(error: &io::Error, addr: &SocketAddr) -> String {
         _ => "give an address of this machine (`ip addr` lists them)".to_owned(),
     }
 }
+
+/// What is served here, by full name.
+const SERVED: [&str; 7] = [
+    "moorgate.Account",
+    "moorgate.Messages",
+    "moorgate.Sync",
+    "moorgate.Presence",
+    "moorgate.Echo",
+    "moorgate.Contacts",
+    "moorgate.Moments",
+];
+
+type Backend = Rc<Standing<Services>>;
 
 /// A running backend.
 pub struct Embedded {
@@ -155,7 +177,7 @@ pub fn start(config: BackendConfig) -> Result<Embedded, StartError> {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
             executor.join()?;
-            return Err(error.into());
+            return Err(error);
         }
         // The loop did not even begin: its end says why.
         Err(_) => {
@@ -195,7 +217,7 @@ fn random() -> Result<u64, StartError> {
 }
 
 /// The life of the loop's thread.
-async fn run(parts: Parts, ready: Sender<io::Result<()>>) {
+async fn run(parts: Parts, ready: Sender<Result<(), StartError>>) {
     let Parts { config, core, store, store_wake, issuer, accepted, announced, listener, stats, clock, stop } =
         parts;
     let passwords = match Passwords::start(config.password_workers, clock, stats.clone()) {
@@ -203,7 +225,7 @@ async fn run(parts: Parts, ready: Sender<io::Result<()>>) {
         Err(error) => {
             listener.close();
             // The receiver waits for exactly this.
-            let _ = ready.send(Err(error));
+            let _ = ready.send(Err(error.into()));
             return;
         }
     };
@@ -214,7 +236,20 @@ async fn run(parts: Parts, ready: Sender<io::Result<()>>) {
         rt::sleep_ms(1).await;
     }
     let accounts = Accounts::new(AccountsConfig { issuer, token_ttl_s: config.token_ttl_s }, passwords);
-    let server = Server::new(Services::new(driver.clone(), accounts), stats, clock);
+    let facts = Facts::new(clock);
+    let services = Services::new(driver.clone(), accounts);
+    let standing = Rc::new(Standing::new(services, &SERVED, FILE_DESCRIPTOR_SET, facts.clone()));
+    let server = Server::new(standing.clone(), stats.clone(), clock);
+    let doors = match Doors::open(&config, listener.addr(), standing, &server, &facts, stats, clock) {
+        Ok(doors) => doors,
+        Err(error) => {
+            listener.close();
+            driver.close();
+            // The receiver waits for exactly this.
+            let _ = ready.send(Err(StartError::Door(error)));
+            return;
+        }
+    };
     rt::spawn(adopt(server.clone(), accepted));
     rt::spawn(announce(driver.clone(), announced));
     // The receiver is gone only when its thread has panicked.
@@ -222,13 +257,57 @@ async fn run(parts: Parts, ready: Sender<io::Result<()>>) {
 
     serve(&driver, &server, &stop).await;
     listener.close();
+    doors.close();
+    facts.end_soon();
     drain(&driver, &server, clock, config.grace_ms).await;
     driver.close();
     // Lets the tasks see that it is over, so that they let go of what they hold.
     rt::sleep_ms(1).await;
 }
 
-async fn adopt(server: Rc<Server<Services>>, mut accepted: Inbox<net::TcpStream>) {
+/// Where callers come in beside TCP.
+struct Doors {
+    unix: Option<Unix>,
+    udp: Option<Rc<UdpServer<Standing<Services>>>>,
+}
+
+impl Doors {
+    fn open(
+        config: &BackendConfig,
+        listen: SocketAddr,
+        service: Backend,
+        server: &Rc<Server<Backend>>,
+        facts: &Facts,
+        stats: Arc<Stats>,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        let told =
+            |what: String| move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
+        let mut unix = None;
+        if let Some(path) = &config.unix {
+            let mut socket = Unix::bind(path).map_err(told(format!("--unix {}", path.display())))?;
+            rt::spawn(adopt_unix(server.clone(), socket.start()?));
+            unix = Some(socket);
+        }
+        let udp =
+            config.udp.then(|| UdpServer::bind(listen, service, facts.clone(), stats, clock)).transpose();
+        let udp = udp.map_err(told(format!("--udp on {listen}")))?;
+        Ok(Self { unix, udp })
+    }
+
+    fn close(self) {
+        self.unix.into_iter().for_each(Unix::close);
+        self.udp.iter().for_each(|udp| udp.close());
+    }
+}
+
+async fn adopt_unix(server: Rc<Server<Backend>>, mut accepted: Inbox<UnixStream>) {
+    while let Some(streams) = accepted.take().await {
+        streams.into_iter().for_each(|stream| server.adopt_unix(stream));
+    }
+}
+
+async fn adopt(server: Rc<Server<Backend>>, mut accepted: Inbox<net::TcpStream>) {
     while let Some(streams) = accepted.take().await {
         streams.into_iter().for_each(|stream| server.adopt(stream));
     }
@@ -245,7 +324,7 @@ async fn announce(driver: Rc<Driver>, mut announced: Inbox<Announce>) {
 }
 
 /// Runs the timers until a stop is asked for.
-async fn serve(driver: &Rc<Driver>, server: &Rc<Server<Services>>, stop: &Waker) {
+async fn serve(driver: &Rc<Driver>, server: &Rc<Server<Backend>>, stop: &Waker) {
     loop {
         let timeout = async {
             server.timeout(driver.poll_timeout()).await;
@@ -264,7 +343,7 @@ async fn serve(driver: &Rc<Driver>, server: &Rc<Server<Services>>, stop: &Waker)
 }
 
 /// Lets callers go and finishes what is in flight, for `grace_ms` at most.
-async fn drain(driver: &Rc<Driver>, server: &Rc<Server<Services>>, clock: Clock, grace_ms: u64) {
+async fn drain(driver: &Rc<Driver>, server: &Rc<Server<Backend>>, clock: Clock, grace_ms: u64) {
     let until_ms = clock.now_ms() + grace_ms;
     server.go_away();
     rt::sleep_ms(5).await;

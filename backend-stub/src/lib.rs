@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod call;
 pub mod cli;
 pub mod clock;
 pub mod co;

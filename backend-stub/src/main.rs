@@ -35,6 +35,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             println!("{} is fine", file.display());
             Ok(())
         }
+        Command::Call(call) => backend_stub::call::run(call, &mut std::io::stdout().lock()),
         Command::Tool(tool) => offline::run(tool, &mut std::io::stdout().lock()),
         Command::Serve(serve) => {
             let config = serve.config()?;

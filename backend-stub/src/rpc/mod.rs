@@ -4,6 +4,7 @@
 //! becomes a task only when it has to wait; what leaves in a turn is one write; every buffer has a bound. All policy of the
 //! protocol is in the machines.
 
+pub mod client;
 mod connection;
 mod host;
 mod input;
@@ -12,8 +13,11 @@ mod over;
 pub mod peer;
 mod quiet;
 mod server;
+pub mod standing;
 #[cfg(test)]
 mod tests;
+pub mod udp;
+pub mod unix;
 
 use std::cell::Cell;
 use std::rc::Rc;
