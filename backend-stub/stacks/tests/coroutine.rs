@@ -174,6 +174,24 @@ fn one_that_catches_its_unwinding_ends_all_the_same() {
 }
 
 #[test]
+fn one_that_another_drops_waits_in_neither() {
+    let arena = arena();
+    let (other, said) = (arena.clone(), Rc::new(Cell::new(None)));
+    let told = said.clone();
+    let mut outer = Coroutine::new(stack(&arena), move || {
+        let mut inner = Coroutine::new(stack(&other), move || {
+            let _ = catch_unwind(AssertUnwindSafe(|| wait(pending::<()>())));
+            told.set(wait(ready(())).err());
+        });
+        assert!(poll(&mut inner).is_pending());
+        drop(inner);
+        wait(ready(())).expect("this one goes on");
+    });
+    assert!(matches!(poll(&mut outer), Poll::Ready(Ok(()))));
+    assert_eq!(said.get(), Some(NoWait::Outside));
+}
+
+#[test]
 fn outside_of_a_coroutine_there_is_no_waiting() {
     assert_eq!(wait(ready(())), Err(NoWait::Outside));
     let arena = arena();

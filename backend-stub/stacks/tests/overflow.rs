@@ -32,6 +32,8 @@ fn dig(depth: u64) -> u64 {
 fn overflow(guard: Option<Guard>, rounds: usize) {
     let config = ArenaConfig { stacks: 8, keep_bytes: 0, guard, ..ArenaConfig::default() };
     let arena = Arena::new(&config).expect("an arena");
+    // The first stack's guard page was tried when the arena was made.
+    let _first = arena.take(DEEP).expect("a stack");
     let mut context = Context::from_waker(Waker::noop());
     let mut run = |body: fn() -> u64| {
         let mut coroutine = Coroutine::new(arena.take(DEEP).expect("a stack"), body);

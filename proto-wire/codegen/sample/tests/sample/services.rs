@@ -182,7 +182,7 @@ fn descriptors_hold_all_files_and_the_options() {
 
 #[test]
 fn the_lock_file_has_all_methods() {
-    let locked = include_str!("../proto/methods.lock");
+    let locked = include_str!("../../proto/methods.lock");
     for line in ["0x7001 sample.Kinds.Give", "0x7004 sample.Kinds.Type", "0x7101 sample.Trial.Do"] {
         assert!(locked.lines().any(|locked| locked == line), "{line}\nis not in\n{locked}");
     }
