@@ -128,6 +128,15 @@ Examples:
   moorgate-bench peers --only heartbeat,forward --rounds 15
   moorgate-bench peers --quick")]
     Peers(crate::peers::cli::PeersArgs),
+    /// What an RPC server costs a call: our framework, a bare floor, tonic and tarpc, in turn.
+    #[command(after_help = "\
+Needs, of the same build: cargo build --release -p rpc-echo, and for tonic and tarpc
+  cargo build --release --manifest-path benches/rpc-peers/Cargo.toml --target-dir target
+
+Examples:
+  moorgate-bench rpc --json rpc.json
+  moorgate-bench rpc --rounds 3 --round-ms 200 --only tonic")]
+    Rpc(crate::rpc::RpcArgs),
     /// A bare echo without state: what a heartbeat costs at least on this kernel.
     Floor(crate::peers::cli::FloorArgs),
 }

@@ -15,7 +15,7 @@ use crate::mixed::{Kind, KindCount};
 use crate::report::{Generator, HostFacts, Report, SCHEMA};
 use crate::servers::{Cores, GatewayTold};
 use crate::standing::{Broadcast, Connections, Heartbeats, Setup};
-use crate::{broadcast, call, chat, compare, find_max, hold, peers, ramp, soak, storm};
+use crate::{broadcast, call, chat, compare, find_max, hold, peers, ramp, rpc, soak, storm};
 
 const LATENCY: Percentiles = Percentiles { p50: 1.0, p99: 2.0, p999: 3.0, max: 4.0 };
 
@@ -378,6 +378,7 @@ fn the_schemas_in_the_tree_are_those_of_the_reports() {
         ("find-max", schema_for!(find_max::FindMaxReport)),
         ("peer", schema_for!(peers::run::PeerReport)),
         ("peers", schema_for!(peers::report::Comparison)),
+        ("rpc", schema_for!(rpc::report::RpcReport)),
         ("ramp", schema_for!(ramp::RampReport)),
         ("soak", schema_for!(soak::SoakReport)),
         ("storm", schema_for!(storm::StormReport)),

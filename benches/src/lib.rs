@@ -35,6 +35,7 @@ pub mod probe;
 pub mod progress;
 pub mod ramp;
 pub mod report;
+pub mod rpc;
 pub mod search;
 pub mod servers;
 pub mod session;

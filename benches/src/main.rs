@@ -91,6 +91,7 @@ fn run(command: Command) -> Result<bool, String> {
         Command::Html(args) => output::render(&args.report, &args.page).map(|()| true),
         Command::Peer(args) => args.run(),
         Command::Peers(args) => args.run(),
+        Command::Rpc(args) => args.run(),
         Command::Floor(args) => args.run(),
         Command::Hold(args) => {
             let options = args.options()?;

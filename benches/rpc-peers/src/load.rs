@@ -21,6 +21,8 @@ pub struct Load {
     pub connections: usize,
     pub in_flight: usize,
     pub ms: u64,
+    /// `Gather` is called, not `Say`.
+    pub gather: bool,
 }
 
 /// Runs `call` over each client as often as the load says, in the rhythm that the bench asks for.

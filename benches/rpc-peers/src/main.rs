@@ -18,6 +18,9 @@ use nix::unistd::Pid;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Those whom one call of `Gather` asks.
+pub const LEAVES: usize = 8;
+
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -39,6 +42,9 @@ enum Cli {
         wire: Wire,
         #[arg(long)]
         core: usize,
+        /// Another such server, which `Gather` asks.
+        #[arg(long)]
+        leaf: Option<SocketAddr>,
     },
     /// Warms up, says `warm`, waits for a line, calls in a closed loop, and says what it did as JSON.
     Call {
@@ -56,30 +62,35 @@ enum Cli {
         in_flight: usize,
         #[arg(long, default_value_t = 1000)]
         ms: u64,
+        /// Calls `Gather` instead of `Say`.
+        #[arg(long)]
+        gather: bool,
     },
 }
 
 fn main() -> ExitCode {
     let told = match Cli::parse() {
-        Cli::Serve { wire, core } => run(core, async move {
+        Cli::Serve { wire, core, leaf } => run(core, async move {
             std::thread::spawn(|| {
                 let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
                 std::process::exit(0)
             });
             match wire {
-                Wire::Tonic => over_tonic::serve().await,
-                Wire::TonicBytes => over_tonic::serve_bytes().await,
-                Wire::Tarpc => over_tarpc::serve().await,
+                Wire::Tonic => over_tonic::serve(leaf).await,
+                Wire::TonicBytes => over_tonic::serve_bytes(leaf).await,
+                Wire::Tarpc => over_tarpc::serve(leaf).await,
             }
         }),
-        Cli::Call { wire, core, target, payload, connections, in_flight, ms } => run(core, async move {
-            let load = load::Load { target, payload, connections, in_flight, ms };
-            match wire {
-                Wire::Tonic => over_tonic::call(load).await,
-                Wire::TonicBytes => over_tonic::call_bytes(load).await,
-                Wire::Tarpc => over_tarpc::call(load).await,
-            }
-        }),
+        Cli::Call { wire, core, target, payload, connections, in_flight, ms, gather } => {
+            run(core, async move {
+                let load = load::Load { target, payload, connections, in_flight, ms, gather };
+                match wire {
+                    Wire::Tonic => over_tonic::call(load).await,
+                    Wire::TonicBytes => over_tonic::call_bytes(load).await,
+                    Wire::Tarpc => over_tarpc::call(load).await,
+                }
+            })
+        }
     };
     match told {
         Ok(()) => ExitCode::SUCCESS,
