@@ -45,4 +45,5 @@ pub mod sources;
 pub mod standing;
 pub mod state;
 pub mod storm;
+pub mod workers;
 pub mod workload;

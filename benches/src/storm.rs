@@ -27,6 +27,7 @@ use crate::measure::{Arrival, Measured};
 use crate::report::{Generator, HostFacts, Recorded, Report, SCHEMA};
 use crate::servers::{GatewayTold, Part};
 use crate::session::{Place, RunError, Session};
+use crate::workers;
 
 #[derive(Debug, Clone)]
 pub struct StormOptions {
@@ -171,6 +172,10 @@ impl App for Returning {
 pub fn run(options: &StormOptions) -> Result<StormReport, RunError> {
     let setup = CallSetup { clients: options.healthy, payload_bytes: 64, place: options.place.clone() };
     let mut bench = CallBench::open_beside(&setup, "moorgate-bench storm", options.connections)?;
+    if let Some(finding) = options.place.second_gateway.as_deref().and_then(workers::finding) {
+        eprintln!("{finding}");
+        bench.session.host.findings.push(finding.to_string());
+    }
     bench.connect(options.healthy)?;
     let fleet = stand(&mut bench, options)?;
     let pace = Pace::Open { rate: options.rate, arrival: Arrival::Poisson };
