@@ -4,8 +4,8 @@ use std::any::Any;
 use std::cell::Cell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::pin;
-use std::ptr;
+use std::pin::{Pin, pin};
+use std::ptr::{self, NonNull};
 use std::task::{Context, Poll};
 use std::thread;
 
@@ -43,9 +43,39 @@ pub struct Coroutine<T> {
 
 type Here = Yielder<(), Waiting>;
 
-/// One step of the future that a coroutine waits for. Valid while the coroutine is suspended.
+/// What a coroutine waits for, in its frame of `wait`. Valid while the coroutine is suspended there. One word, so that it
+/// passes a switch in a register.
 #[derive(Clone, Copy)]
-struct Waiting(*mut (dyn FnMut(&mut Context<'_>) -> Poll<()> + 'static));
+struct Waiting(NonNull<Step>);
+
+/// Polls what it is the beginning of.
+struct Step(unsafe fn(NonNull<Step>, &mut Context<'_>) -> Poll<()>);
+
+/// A future that is waited for, with what came of it.
+#[repr(C)]
+struct Waits<'a, F: Future> {
+    // First: a pointer to it is one to the whole.
+    step: Step,
+    future: Pin<&'a mut F>,
+    output: Option<Result<F::Output, Panic>>,
+}
+
+impl<F: Future> Waits<'_, F> {
+    /// # Safety
+    ///
+    /// `at` is that of a `Waits<F>`, which nobody else uses meanwhile.
+    unsafe fn step(at: NonNull<Step>, context: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: as the caller says.
+        let waits = unsafe { at.cast::<Self>().as_mut() };
+        // A panic belongs to the coroutine that waits, not to the loop that polls.
+        match catch_unwind(AssertUnwindSafe(|| waits.future.as_mut().poll(context))) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(value)) => waits.output = Some(Ok(value)),
+            Err(panic) => waits.output = Some(Err(panic)),
+        }
+        Poll::Ready(())
+    }
+}
 
 thread_local! {
     /// The coroutine that runs on this thread; null: none does.
@@ -68,9 +98,9 @@ impl<T: 'static> Coroutine<T> {
     pub fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<T, Panic>> {
         for _ in 0..READY_IN_A_ROW_MAX {
             if let Some(waiting) = self.waiting {
-                // SAFETY: the coroutine stands in `wait`, whose frame holds what this points to, and it can run on only
-                // by the `resume` below.
-                if unsafe { (*waiting.0)(context) }.is_pending() {
+                // SAFETY: the coroutine stands in `wait`, whose frame holds what this points to and waits for it to be
+                // polled; it can run on only by the `resume` below.
+                if unsafe { (waiting.0.as_ref().0)(waiting.0, context) }.is_pending() {
                     return Poll::Pending;
                 }
                 self.waiting = None;
@@ -119,30 +149,14 @@ pub fn wait<F: Future>(future: F) -> Result<F::Output, NoWait> {
     if here.is_null() {
         return Err(NoWait::Outside);
     }
-    let mut future = pin!(future);
-    let mut output: Option<Result<F::Output, Panic>> = None;
-    let mut step = |context: &mut Context<'_>| {
-        // A panic belongs to the coroutine that waits, not to the loop that polls.
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(value)) => output = Some(Ok(value)),
-            Err(panic) => output = Some(Err(panic)),
-        }
-        Poll::Ready(())
-    };
-    let step: *mut (dyn FnMut(&mut Context<'_>) -> Poll<()> + '_) = &mut step;
-    // SAFETY: only the lifetime changes. The step lies in this frame; it is used only while the coroutine is suspended
-    // here (`Coroutine::poll`), and a frame on a coroutine's stack stays while that is so.
-    let waiting = Waiting(unsafe {
-        std::mem::transmute::<
-            *mut (dyn FnMut(&mut Context<'_>) -> Poll<()> + '_),
-            *mut (dyn FnMut(&mut Context<'_>) -> Poll<()> + 'static),
-        >(step)
-    });
+    let future = pin!(future);
+    let mut waits = Waits { step: Step(Waits::<F>::step), future, output: None };
+    // Nothing else touches `waits` until the coroutine goes on.
+    let waiting = Waiting(NonNull::from(&mut waits).cast());
     // SAFETY: `CURRENT` is set by `Coroutine` around its running alone, so this is the yielder of the coroutine that this
     // code runs on, and it lives at the bottom of that stack.
     unsafe { (*here).suspend(waiting) };
-    match output {
+    match waits.output {
         Some(Ok(value)) => Ok(value),
         Some(Err(panic)) => resume_unwind(panic),
         // It is resumed only after its step was ready.
