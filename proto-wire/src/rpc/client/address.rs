@@ -1,7 +1,7 @@
 //! Where a callee is, and lists of them.
 
+use core::net::SocketAddr;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
