@@ -55,6 +55,10 @@ pub const BACKENDS_MAX: usize = 16;
 /// Sessions announced, gone or advanced in one report to a backend: some 30 KiB.
 pub const REPORT_ENTRIES_MAX: usize = 512;
 
+/// A report that is not full comes so long after the one before at least. In a storm of a million over 53 shards each of
+/// them had told of two phones (0.44 calls of the logic tier a reconnect); a phone that comes alone is told of at once.
+pub const REPORT_EVERY_MS: u64 = 100;
+
 /// Sessions looked at in one turn for an announcement of all of them.
 pub const ANNOUNCE_SCAN_MAX: u32 = 4096;
 

@@ -121,11 +121,13 @@ impl Reports {
         if self.in_flight {
             return u64::MAX;
         }
-        let has_news = self.unacknowledged.is_some()
-            || self.announce_from.is_some()
-            || !(self.online.is_empty() && self.offline.is_empty() && self.applied.is_empty());
-        if has_news || self.last_sent_ms == 0 {
+        let waiting = self.online.len() + self.offline.len() + self.applied.len();
+        let is_full = waiting >= limits::REPORT_ENTRIES_MAX;
+        if self.unacknowledged.is_some() || self.announce_from.is_some() || is_full || self.last_sent_ms == 0
+        {
             self.retry_at_ms
+        } else if waiting > 0 {
+            self.retry_at_ms.max(self.last_sent_ms + limits::REPORT_EVERY_MS)
         } else {
             self.last_sent_ms + limits::LEASE_RENEWAL_MS
         }
@@ -250,6 +252,28 @@ mod tests {
         reports.next(100, &mut Nobody);
         reports.handle_acknowledged(1, 1);
         assert_eq!(reports.due_ms(), 100 + limits::LEASE_RENEWAL_MS);
+    }
+
+    #[test]
+    fn what_comes_soon_after_a_report_waits_for_more_unless_it_fills_one() {
+        let mut reports = Reports::new(7, 1);
+        reports.handle_connected();
+        assert_eq!(reports.due_ms(), 0, "a new connection tells at once");
+        reports.next(100, &mut Nobody);
+        reports.handle_acknowledged(1, 1);
+        reports.push_online(1, 1);
+        assert_eq!(reports.due_ms(), 100 + limits::REPORT_EVERY_MS);
+        for slot in 2..=limits::REPORT_ENTRIES_MAX as u32 {
+            reports.push_online(slot, 1);
+        }
+        assert_eq!(reports.due_ms(), 0, "a full one does not wait");
+        reports.next(120, &mut Nobody);
+        reports.handle_failed(130);
+        assert_eq!(
+            reports.due_ms(),
+            130 + RETRY_MS,
+            "one that was refused is repeated when its pause is over"
+        );
     }
 
     #[test]
