@@ -12,6 +12,8 @@ pub struct Input {
     /// All of it can be written; the first `filled` bytes came from the peer.
     buffer: BytesMut,
     filled: usize,
+    /// Reads in a row that took little of it.
+    calm: u32,
 }
 
 /// What has come, while its frames are taken.
@@ -26,11 +28,15 @@ pub struct Taken {
 
 impl Default for Input {
     fn default() -> Self {
-        Self { buffer: BytesMut::zeroed(limits::READ_BYTES), filled: 0 }
+        Self::of(limits::READ_BYTES)
     }
 }
 
 impl Input {
+    fn of(bytes: usize) -> Self {
+        Self { buffer: BytesMut::zeroed(bytes), filled: 0, calm: 0 }
+    }
+
     /// Where the next bytes go.
     pub fn room(&mut self) -> &mut [u8] {
         &mut self.buffer[self.filled..]
@@ -67,7 +73,12 @@ impl Input {
         // An error: a handler has kept a body.
         let whole = shared.map_or(Ok(kept), Bytes::try_into_mut);
         let was = whole.as_ref().map_or_else(Bytes::len, |buffer| buffer.len());
-        let wanted = wanted(was, filled, rest);
+        self.calm = if filled < was / 8 { self.calm + 1 } else { 0 };
+        let mut wanted = wanted(was, filled, rest);
+        if wanted == was && (whole.is_err() || self.calm >= limits::CALM_READS) {
+            self.calm = 0;
+            wanted = (filled * 2).next_power_of_two().clamp(limits::READ_BYTES.min(was), was);
+        }
         let buffer = match whole {
             Ok(mut buffer) if wanted == was => {
                 buffer.copy_within(used..filled, 0);
@@ -119,6 +130,8 @@ impl Taken {
 mod tests {
     use super::*;
 
+    const ROOM: usize = 64 * 1024;
+
     fn fill(input: &mut Input, bytes: usize, with: u8) -> usize {
         let room = input.room();
         let bytes = bytes.min(room.len());
@@ -129,8 +142,8 @@ mod tests {
 
     #[test]
     fn bodies_outlive_what_comes_after_them() {
-        for bytes in [100, 10_000, 20_000, limits::READ_BYTES] {
-            let mut input = Input::default();
+        for bytes in [100, 10_000, 20_000, ROOM] {
+            let mut input = Input::of(ROOM);
             assert_eq!(fill(&mut input, bytes, 1), bytes);
             let taken = input.take();
             let (kept, empty) = (taken.body(10..90), taken.body(5..5));
@@ -161,8 +174,26 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_that_nobody_kept_is_used_again() {
+    fn a_buffer_that_grew_goes_when_little_comes() {
         let mut input = Input::default();
+        while input.room().len() < limits::READ_MAX_BYTES {
+            let bytes = fill(&mut input, usize::MAX, 3);
+            let taken = input.take();
+            input.put_back(taken, bytes);
+        }
+        for at in 0..=limits::CALM_READS {
+            assert_eq!(input.room().len() == limits::READ_MAX_BYTES, at < limits::CALM_READS, "{at}");
+            fill(&mut input, 1_000, at as u8);
+            let taken = input.take();
+            assert!(taken.bytes() == [at as u8; 1_000]);
+            input.put_back(taken, 1_000);
+        }
+        assert_eq!(input.room().len(), limits::READ_BYTES);
+    }
+
+    #[test]
+    fn a_buffer_that_nobody_kept_is_used_again() {
+        let mut input = Input::of(ROOM);
         let at = input.room().as_ptr();
         for bytes in [100, 20_000, 30_000] {
             fill(&mut input, bytes, 1);

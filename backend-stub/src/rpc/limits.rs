@@ -3,12 +3,16 @@
 /// Connections at once. A shard of a gateway has one or two, so this is some hundred gateways.
 pub const MAX_CONNECTIONS: usize = 4096;
 
-/// What is asked of the kernel in one read; more from a peer that filled it, up to the second.
-pub const READ_BYTES: usize = 64 * 1024;
+/// What is asked of the kernel in one read: little of a peer that may say one thing and go, twice as much each time that a
+/// read took all of it, up to the second.
+pub const READ_BYTES: usize = 4 * 1024;
 pub const READ_MAX_BYTES: usize = 256 * 1024;
 
+/// Reads in a row that took less than an eighth of the buffer, after which it shrinks.
+pub const CALM_READS: u32 = 64;
+
 /// Bodies out of less than this are copied from the buffer, those out of more keep it: so what a handler holds keeps at most
-/// four times (first buffer) or sixteen times of what came with it.
+/// sixteen times of what came with it.
 pub const COPY_BYTES: usize = 16 * 1024;
 
 /// Bytes that wait for one peer. Beyond the first no more calls of that peer are read; beyond the second,
