@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
+use proto_wire::limits::MAX_RPC_BODY_BYTES;
 use proto_wire::pb;
 use proto_wire::rpc::datagram::{Held, HeldConfig, Ticket};
 use proto_wire::rpc::method;
@@ -76,10 +77,17 @@ impl<S: Service> Standing<S> {
 
 impl<S: Service> Service for Standing<S> {
     async fn serve(&self, call: &Rc<Call>, method: u16, body: Bytes) -> Result<Bytes, Status> {
-        if method >> 8 == standing::HEALTH.id >> 8 {
-            return self.stand(call, method, body);
+        let reply = if method >> 8 == standing::HEALTH.id >> 8 {
+            self.stand(call, method, body)?
+        } else {
+            self.service.serve(call, method, body).await?
+        };
+        if reply.len() > MAX_RPC_BODY_BYTES {
+            // The caller would end the connection over it, with all other calls.
+            let text = format!("a reply of {} bytes is over the limit of {MAX_RPC_BODY_BYTES}", reply.len());
+            return Err(Status::new(Code::Internal, text));
         }
-        self.service.serve(call, method, body).await
+        Ok(reply)
     }
 
     fn ended(&self, context: u64, result: Result<Bytes, Status>) {

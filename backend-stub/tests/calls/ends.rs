@@ -113,6 +113,20 @@ fn a_request_over_the_limit_is_refused_here_and_the_connection_goes_on() {
 }
 
 #[test]
+fn a_reply_over_the_limit_is_the_callee_s_fault_and_the_connection_goes_on() {
+    let callee = Callee::start();
+    for way in WAYS {
+        with_client(way.to_callee(&callee), move |client| async move {
+            let most = proto_wire::limits::MAX_RPC_BODY_BYTES as u32;
+            let status = call(&client, &LARGE, &(most + 1).to_le_bytes()).await.expect_err("it is too long");
+            assert_eq!(status.code, Code::Internal, "{way:?}: {status}");
+            let body = call(&client, &LARGE, &(most - 100).to_le_bytes()).await.expect("it is answered");
+            assert_eq!(body.len() as u32, most - 100);
+        });
+    }
+}
+
+#[test]
 fn a_one_way_call_ends_when_it_has_left_and_is_run_once() {
     let callee = Callee::start();
     // A short connection is closed once its call has ended, and a one-way call ends before it is read: whether it is run

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, thread};
 
@@ -15,29 +16,46 @@ use proto_wire::status::Code;
 
 use crate::fixture::*;
 
-/// What tells the test's own binary to be a callee: its port, its Unix socket and its log.
+/// A process is this binary again, with the test that starts it. This tells it to be a callee: its port, its Unix socket
+/// and its log.
 const AS_CALLEE: &str = "MOORGATE_TEST_CALLEE";
 const AS_POOR: &str = "MOORGATE_TEST_POOR";
 
 /// A callee in a process of its own.
 struct Process {
+    /// The name of the test, as the binary knows it.
+    test: &'static str,
     child: Child,
     addr: SocketAddr,
+    files: Arc<Files>,
+}
+
+/// Outlive the process, and are gone with the test.
+struct Files {
     unix: PathBuf,
     log: PathBuf,
 }
 
+impl Drop for Files {
+    fn drop(&mut self) {
+        // A callee that ended in an orderly way has taken its socket along.
+        let _ = fs::remove_file(&self.unix);
+        let _ = fs::remove_file(&self.log);
+    }
+}
+
 impl Process {
-    fn start() -> Self {
+    fn start(test: &'static str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let base = env::temp_dir().join(format!("moorgate-killed-{}-{number}", std::process::id()));
-        Self::on(0, base.with_extension("sock"), base.with_extension("log"))
+        let files = Files { unix: base.with_extension("sock"), log: base.with_extension("log") };
+        Self::on(test, 0, Arc::new(files))
     }
 
-    fn on(port: u16, unix: PathBuf, log: PathBuf) -> Self {
-        let mut child = this_test("as_a_callee")
-            .env(AS_CALLEE, format!("{port} {} {}", unix.display(), log.display()))
+    fn on(test: &'static str, port: u16, files: Arc<Files>) -> Self {
+        let mut child = this_binary(test)
+            .env(AS_CALLEE, format!("{port} {} {}", files.unix.display(), files.log.display()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -51,7 +69,7 @@ impl Process {
         };
         // What it says later goes nowhere, but must find room.
         thread::spawn(move || lines.for_each(drop));
-        Self { child, addr, unix, log }
+        Self { test, child, addr, files }
     }
 
     fn kill(&mut self) {
@@ -61,17 +79,17 @@ impl Process {
 
     /// Calls that it ran, also before it was killed.
     fn runs(&self, method: &Method) -> usize {
-        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let log = fs::read_to_string(&self.files.log).unwrap_or_default();
         log.lines().filter(|line| *line == format!("{:x}", method.id)).count()
     }
 
     fn restart(&mut self) {
         let addr = self.addr;
-        *self = Self::on(addr.port(), self.unix.clone(), self.log.clone());
+        *self = Self::on(self.test, addr.port(), self.files.clone());
     }
 
     fn config(&self, way: Way) -> ClientConfig {
-        way.to(self.addr, &self.unix)
+        way.to(self.addr, &self.files.unix)
     }
 }
 
@@ -82,17 +100,15 @@ impl Drop for Process {
     }
 }
 
-fn this_test(name: &str) -> Command {
+fn this_binary(test: &str) -> Command {
     let mut command = Command::new(env::current_exe().expect("a test has a binary"));
-    command.args([&format!("processes::{name}"), "--exact", "--nocapture", "--ignored"]);
+    command.args([&format!("processes::{test}"), "--exact", "--nocapture"]);
     command
 }
 
-/// Not a test: what the processes run.
-#[test]
-#[ignore = "run by the other tests, as a process of its own"]
-fn as_a_callee() {
-    let Ok(plan) = env::var(AS_CALLEE) else { return };
+/// Whether this process is a callee; if so it was one, until whoever started it was gone.
+fn was_a_callee() -> bool {
+    let Ok(plan) = env::var(AS_CALLEE) else { return false };
     let parts: Vec<&str> = plan.split(' ').collect();
     let plan = Plan {
         port: parts[0].parse().expect("a port"),
@@ -102,15 +118,18 @@ fn as_a_callee() {
     };
     let callee = Callee::with(plan);
     println!("callee at {}", callee.addr);
-    // Until whoever started this is gone.
     let _ = std::io::stdin().read(&mut [0]);
+    true
 }
 
 #[test]
 fn a_call_whose_callee_is_killed_is_lost_and_never_made_again() {
+    if was_a_callee() {
+        return;
+    }
     for way in WAYS {
-        let mut callee = Process::start();
-        let (config, log) = (callee.config(way), callee.log.clone());
+        let mut callee = Process::start("a_call_whose_callee_is_killed_is_lost_and_never_made_again");
+        let (config, log) = (callee.config(way), callee.files.log.clone());
         let (begun, is_begun) = std::sync::mpsc::channel();
         let ended = thread::spawn(move || {
             with_client(config, move |client| async move {
@@ -137,13 +156,16 @@ fn a_call_whose_callee_is_killed_is_lost_and_never_made_again() {
 
 #[test]
 fn what_may_run_twice_is_made_again_elsewhere() {
+    if was_a_callee() {
+        return;
+    }
     for way in [Way::Long, Way::Short, Way::Udp] {
-        let mut killed = Process::start();
-        let other = Process::start();
+        let mut killed = Process::start("what_may_run_twice_is_made_again_elsewhere");
+        let other = Process::start("what_may_run_twice_is_made_again_elsewhere");
         let mut config = killed.config(way);
         config.endpoints.push(other.addr.to_string());
         config.balance = backend_stub::rpc::client::Balance::RoundRobin;
-        let logs = [killed.log.clone(), other.log.clone()];
+        let logs = [killed.files.log.clone(), other.files.log.clone()];
         let waits = thread::spawn(move || {
             // The first in turn is the one that is killed.
             with_client(config, |client| async move { code(&call_within(&client, &WAIT, b"", 1500).await) })
@@ -158,8 +180,11 @@ fn what_may_run_twice_is_made_again_elsewhere() {
 
 #[test]
 fn a_callee_that_is_there_again_is_called_again() {
+    if was_a_callee() {
+        return;
+    }
     for way in WAYS {
-        let mut callee = Process::start();
+        let mut callee = Process::start("a_callee_that_is_there_again_is_called_again");
         let (config, (to_test, from_loop)) = (callee.config(way), std::sync::mpsc::channel());
         let (to_loop, from_test) = std::sync::mpsc::channel();
         let calls = thread::spawn(move || {
@@ -183,11 +208,26 @@ fn a_callee_that_is_there_again_is_called_again() {
     }
 }
 
-/// Not a test: a process whose limit of open files is too low.
 #[test]
-#[ignore = "run by another test, as a process of its own"]
-fn as_a_poor_caller() {
-    let Ok(addr) = env::var(AS_POOR) else { return };
+fn without_descriptors_calls_fail_with_the_reason_and_later_ones_do_not() {
+    if let Ok(addr) = env::var(AS_POOR) {
+        return be_poor(&addr);
+    }
+    let callee = Callee::start();
+    let output = this_binary("without_descriptors_calls_fail_with_the_reason_and_later_ones_do_not")
+        .env(AS_POOR, callee.addr.to_string())
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        said.contains("poor caller: [unavailable(9), ok(0)]"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A process whose limit of open files is too low.
+fn be_poor(addr: &str) {
     let addr: SocketAddr = addr.parse().expect("an address");
     let mut hoard = Vec::new();
     let codes = with_client(Way::Short.to(addr, "".as_ref()), move |client| async move {
@@ -202,17 +242,4 @@ fn as_a_poor_caller() {
         [poor.code, code(&call(&client, &ECHO, b"").await)]
     });
     println!("poor caller: {codes:?}");
-}
-
-#[test]
-fn without_descriptors_calls_fail_with_the_reason_and_later_ones_do_not() {
-    let callee = Callee::start();
-    let output =
-        this_test("as_a_poor_caller").env(AS_POOR, callee.addr.to_string()).output().expect("it runs");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        said.contains("poor caller: [unavailable(9), ok(0)]"),
-        "{said}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }
