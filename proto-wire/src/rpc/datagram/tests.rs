@@ -28,7 +28,8 @@ fn request(flags: u16, deadline_ms: u32, body: &[u8]) -> Request<'_> {
 
 fn send(caller: &mut DatagramCaller<u32>, context: u32, flags: u16, now_ms: u64) -> Vec<u8> {
     let mut datagram = Vec::new();
-    caller.call(&request(flags, 1000, b"hello"), context, now_ms, &mut datagram).expect("room");
+    let made = caller.call(&request(flags, 1000, b"hello"), context, now_ms, &mut datagram);
+    made.expect("room").expect("two-way");
     datagram
 }
 
