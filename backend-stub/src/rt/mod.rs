@@ -28,7 +28,9 @@ use turns::Turns;
 /// Why there is no executor, or why it ended.
 #[derive(Debug, Error)]
 pub enum RuntimeError {
-    #[error("the event loop does not start: there is no core {core} for it ({cause}); `nproc` and `taskset -p $$` tell")]
+    #[error(
+        "the event loop does not start: there is no core {core} for it ({cause}); `nproc` and `taskset -p $$` tell"
+    )]
     Core { core: usize, cause: nix::Error },
     #[error("the event loop does not start: {0}")]
     Thread(std::io::Error),
