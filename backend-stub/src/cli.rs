@@ -23,11 +23,9 @@ pub enum Command {
     /// Reads a configuration and says what is wrong with it.
     CheckConfig { file: PathBuf },
     /// Calls a method of any server, or lists what there is to call.
-    #[command(
-        after_help = "Examples:\n  moorgate-backend call 127.0.0.1:7610\n  \
+    #[command(after_help = "Examples:\n  moorgate-backend call 127.0.0.1:7610\n  \
                             moorgate-backend call 127.0.0.1:7610 Echo.Say '{\"payload\":\"aGk=\"}'\n  \
-                            moorgate-backend call 127.0.0.1:7610 Sync.Pull '{}' --user 4711"
-    )]
+                            moorgate-backend call 127.0.0.1:7610 Sync.Pull '{}' --user 4711")]
     Call(Call),
     #[command(flatten)]
     Tool(Tool),

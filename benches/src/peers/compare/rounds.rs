@@ -19,7 +19,8 @@ impl Stage<'_> {
         for (side, deed) in sides {
             let (mut rate, mut good, mut factor) = (from, 0.0, 2.0_f64);
             for _ in 0..limits::SEARCH_STEPS_MAX {
-                let round = side.round(*deed, rate, units, whole_starts_ms(rate, units, limits::SEARCH_ROUND_MS))?;
+                let round =
+                    side.round(*deed, rate, units, whole_starts_ms(rate, units, limits::SEARCH_ROUND_MS))?;
                 self.progress.line(&format!(
                     "{}: {:.0} a second: {:.0} % done, server {:.0} % busy, bench {:.0} %",
                     side.name(),
@@ -58,7 +59,8 @@ impl Stage<'_> {
         let mut all: Vec<Vec<Round>> = sides.iter().map(|_| Vec::new()).collect();
         for number in 1..=self.options.rounds {
             for ((side, deed), rounds) in sides.iter_mut().zip(&mut all) {
-                let round = side.round(*deed, rate, units, whole_starts_ms(rate, units, self.options.round_ms))?;
+                let round =
+                    side.round(*deed, rate, units, whole_starts_ms(rate, units, self.options.round_ms))?;
                 self.progress.line(&format!(
                     "round {number} of {}, {}: {:.2} us, {:.0} % done, server {:.0} % busy, bench {:.0} %",
                     self.options.rounds,
